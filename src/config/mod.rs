@@ -1,0 +1,212 @@
+//! The configuration: what the operator wrote, checked whole, as the values the program uses.
+//!
+//! Defaults, file and environment are merged into one tree (`layers`); a `reader` walks it key by
+//! key (`sections`) and collects every mistake, so that one run shows all of them.
+
+mod layers;
+mod print;
+mod properties;
+mod reader;
+mod secret;
+mod sections;
+mod value;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use std::{env, fmt, fs};
+
+pub use reader::{Mistake, Mistakes};
+pub use secret::Secret;
+
+use self::layers::File;
+use crate::pg::conninfo::Conninfo;
+use crate::pg::table::TableName;
+use crate::template::Template;
+
+/// The file that is read when none is named; it need not exist.
+pub const DEFAULT_PATH: &str = "walrelay.toml";
+
+/// Everything an operator can decide.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where the rows come from.
+    pub postgres: Postgres,
+    /// Where the records go.
+    pub kafka: Kafka,
+    /// What is promised on the way.
+    pub delivery: Delivery,
+    /// Metrics and health.
+    pub http: Http,
+    /// What is written to standard error.
+    pub log: Log,
+    /// The outbox tables, no two the same; never empty.
+    pub outboxes: Vec<Outbox>,
+}
+
+/// `[postgres]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Postgres {
+    /// A `postgres://` URL; it may hold a password.
+    pub url: Secret,
+    /// The same, read, and with the password of `password_file` or `password_env`.
+    pub conninfo: Conninfo,
+    /// Where the password was found, if `url` holds none.
+    pub password_from: Option<PasswordFrom>,
+    /// The replication slot.
+    pub slot: String,
+    /// The publication that names the outbox tables.
+    pub publication: String,
+    /// Whether a first start creates publication and slot.
+    pub create: bool,
+    /// The longest time between two reports of progress to Postgres.
+    pub status_interval: Duration,
+}
+
+/// Where a password was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PasswordFrom {
+    /// In the file of this path.
+    File(String),
+    /// In the environment variable of this name.
+    Env(String),
+}
+
+/// `[kafka]`
+#[derive(Clone, PartialEq)]
+pub struct Kafka {
+    /// `host:port` of some brokers of the cluster; never empty.
+    pub brokers: Vec<String>,
+    /// librdkafka's own settings, none of them one of ours; librdkafka itself checks them.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// `[delivery]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// What a consumer may rely on.
+    pub guarantee: Guarantee,
+    /// The compacted topic that remembers how far the relay got.
+    pub positions_topic: Option<String>,
+    /// The header that tells a consumer the position of a record.
+    pub position_header: Option<String>,
+    /// The most records sent and not yet acknowledged.
+    pub max_in_flight: usize,
+    /// The most bytes sent and not yet acknowledged.
+    pub max_in_flight_bytes: usize,
+    /// How long records in flight may take to settle before the program ends.
+    pub shutdown_grace: Duration,
+}
+
+/// `delivery.guarantee`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    /// After a crash the last records may be sent again, in the same order.
+    AtLeastOnce,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The address that metrics and health are served on.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// One line for people, or one JSON object for machines.
+    pub format: LogFormat,
+    /// The least important messages that are written.
+    pub level: tracing::Level,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `[[outbox]]`: a table, and how a row of it becomes a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbox {
+    /// The table.
+    pub table: TableName,
+    /// The column that becomes the header `id`.
+    pub id: Option<String>,
+    /// The column that becomes the key; records without one have no order among each other.
+    pub key: Option<String>,
+    /// The column that becomes the value.
+    pub payload: String,
+    /// The topic.
+    pub topic: Template,
+    /// Header names and the columns that fill them, in the order of the names.
+    pub headers: Vec<(String, String)>,
+    /// What to do about a row that cannot become a record.
+    pub on_poison: OnPoison,
+    /// Where rows go that cannot become a record.
+    pub dead_letter_topic: Option<String>,
+}
+
+/// `on_poison`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPoison {
+    /// Stay at the row, say what is wrong with it, and try again.
+    Halt,
+    /// Count it, log it, go on.
+    Skip,
+}
+
+impl Config {
+    /// Reads the file (`None` for [`DEFAULT_PATH`], which may be missing) and the environment.
+    pub fn load(
+        path: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, Mistakes> {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let name = file.display().to_string();
+        match fs::read_to_string(file) {
+            Ok(text) => Config::parse(&name, &text, env),
+            Err(error) if path.is_none() && error.kind() == ErrorKind::NotFound => {
+                Config::parse(&name, "", env)
+            }
+            Err(error) => {
+                let message = format!("cannot be read: {error}");
+                Err(Mistakes::from(vec![Mistake::new(name, message, None)]))
+            }
+        }
+    }
+
+    /// As [`load`](Config::load), from the text of a file; `file` is how mistakes call it.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, Mistakes> {
+        sections::read(File { name: file, text }, &env.into_iter().collect())
+    }
+}
+
+/// The environment of the process, for [`Config::load`]. What is not Unicode is made so:
+/// [`env::vars`] would panic.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    env::vars_os().map(|(name, value)| {
+        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+    })
+}
+
+/// Properties can hold passwords, so not every value is shown.
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let properties: BTreeMap<&str, &str> = properties::masked(&self.properties).collect();
+        f.debug_struct("Kafka")
+            .field("brokers", &self.brokers)
+            .field("properties", &properties)
+            .finish()
+    }
+}

@@ -1,0 +1,289 @@
+//! The keys of the configuration, section by section: their defaults and their rules.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use config::{Map, Value};
+
+use super::layers::{self, File, Layer};
+use super::properties::property;
+use super::reader::{Mistake, Mistakes, Reader, Walk};
+use super::value::{
+    Words, address, brokers, check_header, check_slot, checked, duration, flag, optional, size,
+    table_name, text, whole, word,
+};
+use super::{
+    Config, Delivery, Guarantee, Http, Kafka, Log, LogFormat, OnPoison, Outbox, PasswordFrom,
+    Postgres, Secret,
+};
+use crate::pg::conninfo::Conninfo;
+use crate::pg::table::TableName;
+use crate::template::{Template, check_identifier, check_topic};
+
+/// What a key means that neither file nor environment gives. `postgres.url` and `kafka.brokers`
+/// have no default.
+const DEFAULTS: &str = r#"
+outbox = []
+
+[postgres]
+password_file = ""
+password_env = ""
+slot = "walrelay"
+publication = "walrelay"
+create = true
+status_interval = "1s"
+
+[kafka]
+properties = {}
+
+[delivery]
+guarantee = "at_least_once"
+positions_topic = "__walrelay_positions"
+position_header = "walrelay-position"
+max_in_flight = 50000
+max_in_flight_bytes = "32MiB"
+shutdown_grace = "10s"
+
+[http]
+listen = "0.0.0.0:9187"
+
+[log]
+format = "text"
+level = "info"
+"#;
+
+/// What a key of an `[[outbox]]` means that the entry does not give.
+const OUTBOX_DEFAULTS: &str = r#"
+table = "public.outbox"
+id = "id"
+key = "aggregateid"
+payload = "payload"
+topic = "outbox.event.{aggregatetype}"
+headers = { eventType = "type" }
+on_poison = "halt"
+dead_letter_topic = ""
+"#;
+
+/// The upper end stays below a third of the `wal_sender_timeout` of our session, 30 s, so that
+/// Postgres never takes a relay for dead that is only busy.
+const STATUS_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(10);
+const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(300);
+const MAX_IN_FLIGHT: RangeInclusive<usize> = 1..=1_000_000;
+const MAX_IN_FLIGHT_BYTES: RangeInclusive<ByteSize> = ByteSize::mib(1)..=ByteSize::gib(4);
+
+pub(super) const GUARANTEES: &Words<Guarantee> =
+    &[("at_least_once", Some(Guarantee::AtLeastOnce)), ("exactly_once", None)];
+pub(super) const ON_POISON: &Words<OnPoison> =
+    &[("halt", Some(OnPoison::Halt)), ("dead_letter", None), ("skip", Some(OnPoison::Skip))];
+pub(super) const LOG_FORMATS: &Words<LogFormat> =
+    &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))];
+pub(super) const LOG_LEVELS: &Words<tracing::Level> = &[
+    ("error", Some(tracing::Level::ERROR)),
+    ("warn", Some(tracing::Level::WARN)),
+    ("info", Some(tracing::Level::INFO)),
+    ("debug", Some(tracing::Level::DEBUG)),
+    ("trace", Some(tracing::Level::TRACE)),
+];
+
+/// The header that `id` of an outbox becomes.
+const ID_HEADER: &str = "id";
+
+type Environment = BTreeMap<String, String>;
+
+/// Merges the layers and reads all sections.
+pub(super) fn read(file: File<'_>, env: &Environment) -> Result<Config, Mistakes> {
+    let defaults = Layer::of_toml(File { name: "defaults", text: DEFAULTS })?;
+    let outbox_defaults = Layer::of_toml(File { name: "defaults", text: OUTBOX_DEFAULTS })?;
+    let tree = layers::merge(defaults, Layer::of_toml(file)?, env)
+        .map_err(|error| vec![Mistake::new(file.name, error.to_string(), None)])?;
+    let mut walk = Walk::default();
+    let config = sections(Reader::root(tree, &mut walk), &outbox_defaults.into_table(), env);
+    let mistakes = walk.end();
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(config),
+        _ => Err(Mistakes::from(mistakes)),
+    }
+}
+
+fn sections(
+    mut root: Reader<'_>,
+    outbox_defaults: &Map<String, Value>,
+    env: &Environment,
+) -> Option<Config> {
+    let postgres = root.section("postgres", |section| postgres(section, env));
+    let kafka = root.section("kafka", kafka);
+    let delivery = root.section("delivery", delivery);
+    let http = root.section("http", http);
+    let log = root.section("log", log);
+    let position_header = delivery.as_ref().and_then(|d| d.position_header.as_deref());
+    let mut tables = BTreeMap::new();
+    let outboxes = root.sections("outbox", outbox_defaults, |index, section| {
+        outbox(index, section, position_header, &mut tables)
+    });
+    root.finish();
+    Some(Config {
+        postgres: postgres?,
+        kafka: kafka?,
+        delivery: delivery?,
+        http: http?,
+        log: log?,
+        outboxes: outboxes?,
+    })
+}
+
+fn postgres(mut section: Reader<'_>, env: &Environment) -> Option<Postgres> {
+    let (url, conninfo) = section.read("url", url).unzip();
+    let from_file = section.read("password_file", password_from_file);
+    let from_env = section.read("password_env", |value| password_from_env(value, env));
+    let slot = section.read("slot", checked(check_slot));
+    let publication = section.read("publication", checked(check_identifier));
+    let create = section.read("create", flag);
+    let status_interval = section.read("status_interval", duration(STATUS_INTERVAL));
+
+    let (from_file, from_env) = (from_file.flatten(), from_env.flatten());
+    if from_file.is_some() && from_env.is_some() {
+        section.mistake("password_env", "password_file is set as well; keep one of them");
+    }
+    let password = from_file.or(from_env);
+    if password.is_some() && conninfo.as_ref().is_some_and(Conninfo::has_password) {
+        section.mistake("url", "holds a password, and another one is set; keep one of them");
+    }
+    section.finish();
+    let (password, password_from) = password.unzip();
+    let conninfo = match password {
+        Some(password) => conninfo?.with_password(password.reveal()),
+        None => conninfo?,
+    };
+    Some(Postgres {
+        url: url?,
+        conninfo,
+        password_from,
+        slot: slot?,
+        publication: publication?,
+        create: create?,
+        status_interval: status_interval?,
+    })
+}
+
+fn kafka(mut section: Reader<'_>) -> Option<Kafka> {
+    let brokers = section.read("brokers", brokers);
+    let properties = section.pairs("properties", property);
+    section.finish();
+    Some(Kafka { brokers: brokers?, properties: properties? })
+}
+
+fn delivery(mut section: Reader<'_>) -> Option<Delivery> {
+    let guarantee = section.read("guarantee", word(GUARANTEES));
+    let positions_topic = section.read("positions_topic", optional(check_topic));
+    let position_header = section.read("position_header", optional(check_header));
+    let max_in_flight = section.read("max_in_flight", whole(MAX_IN_FLIGHT));
+    let max_in_flight_bytes = section.read("max_in_flight_bytes", size(MAX_IN_FLIGHT_BYTES));
+    let shutdown_grace = section.read("shutdown_grace", duration(SHUTDOWN_GRACE));
+    section.finish();
+    Some(Delivery {
+        guarantee: guarantee?,
+        positions_topic: positions_topic?,
+        position_header: position_header?,
+        max_in_flight: max_in_flight?,
+        max_in_flight_bytes: max_in_flight_bytes?,
+        shutdown_grace: shutdown_grace?,
+    })
+}
+
+fn http(mut section: Reader<'_>) -> Option<Http> {
+    let listen = section.read("listen", address);
+    section.finish();
+    Some(Http { listen: listen? })
+}
+
+fn log(mut section: Reader<'_>) -> Option<Log> {
+    let format = section.read("format", word(LOG_FORMATS));
+    let level = section.read("level", word(LOG_LEVELS));
+    section.finish();
+    Some(Log { format: format?, level: level? })
+}
+
+fn outbox(
+    index: usize,
+    mut section: Reader<'_>,
+    position_header: Option<&str>,
+    tables: &mut BTreeMap<TableName, usize>,
+) -> Option<Outbox> {
+    let table = section.read("table", |value| {
+        let table = table_name(value)?;
+        let first = *tables.entry(table.clone()).or_insert(index);
+        if first == index { Ok(table) } else { Err(format!("outbox[{first}] has {table} already")) }
+    });
+    let id = section.read("id", optional(check_identifier));
+    let key = section.read("key", optional(check_identifier));
+    let payload = section.read("payload", checked(check_identifier));
+    let topic = section.read("topic", |value| Template::parse(text(value)?));
+    let id_header = matches!(id, Some(Some(_))).then_some(ID_HEADER);
+    let headers = section.pairs("headers", |name, column| {
+        check_header(name)?;
+        if Some(name) == id_header {
+            return Err("the column of the key \"id\" has this header already".to_owned());
+        }
+        if Some(name) == position_header {
+            return Err("delivery.position_header has this header already".to_owned());
+        }
+        checked(check_identifier)(column)
+    });
+    if id_header.is_some() && id_header == position_header {
+        section.mistake("id", "delivery.position_header has the header \"id\" already");
+    }
+    let on_poison = section.read("on_poison", word(ON_POISON));
+    let dead_letter_topic = section.read("dead_letter_topic", optional(check_topic));
+    section.finish();
+    Some(Outbox {
+        table: table?,
+        id: id?,
+        key: key?,
+        payload: payload?,
+        topic: topic?,
+        headers: headers?.into_iter().collect(),
+        on_poison: on_poison?,
+        dead_letter_topic: dead_letter_topic?,
+    })
+}
+
+fn url(value: &Value) -> Result<(Secret, Conninfo), String> {
+    let url = text(value).map_err(|_| "expected text".to_owned())?;
+    // Says nothing of what the URL holds: there may be a password in it.
+    Conninfo::parse(url).map(|conninfo| (Secret::new(url), conninfo))
+}
+
+/// A password, and where it was found.
+type Password = Option<(Secret, PasswordFrom)>;
+
+fn password_from_file(value: &Value) -> Result<Password, String> {
+    let path = text(value)?;
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let content =
+        fs::read_to_string(path).map_err(|error| format!("{path:?} cannot be read: {error}"))?;
+    // Editors and `echo` end a file with a newline that is no part of the password.
+    let line = content.strip_suffix('\n').unwrap_or(&content);
+    match line.strip_suffix('\r').unwrap_or(line) {
+        "" => Err(format!("{path:?} is empty")),
+        password => Ok(Some((Secret::new(password), PasswordFrom::File(path.to_owned())))),
+    }
+}
+
+fn password_from_env(value: &Value, env: &Environment) -> Result<Password, String> {
+    let name = text(value)?;
+    if name.is_empty() {
+        return Ok(None);
+    }
+    match env.get(name).map(String::as_str) {
+        // The name is not repeated: it may be the password itself, put here by mistake.
+        None => Err("names an environment variable that is not set".to_owned()),
+        Some("") => Err("names an environment variable that is empty".to_owned()),
+        Some(password) => Ok(Some((Secret::new(password), PasswordFrom::Env(name.to_owned())))),
+    }
+}

@@ -1,0 +1,248 @@
+//! Delivery reports, on their way from librdkafka's poll thread to the frontier.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::ProducerContext;
+use tokio::sync::Notify;
+
+use crate::frontier::Ticket;
+
+/// Acks of one transaction that came in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The ticket of one of them.
+    pub ticket: Ticket,
+    /// How many.
+    pub records: usize,
+    /// Their charges, added up.
+    pub bytes: usize,
+}
+
+/// The producer cannot go on: it is dropped, and what it had not delivered is sent again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Kafka did not take a record{at}: {reason}", at = Topic(.topic))]
+pub struct Failure {
+    /// The record's topic, if it was a record that failed.
+    pub topic: Option<String>,
+    /// librdkafka's words.
+    pub reason: String,
+}
+
+struct Topic<'a>(&'a Option<String>);
+
+impl std::fmt::Display for Topic<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |topic| write!(f, " of topic {topic}"))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    runs: Vec<Run>,
+    position: bool,
+    failure: Option<Failure>,
+}
+
+/// What librdkafka tells us, gathered until the relay's loop comes to fetch it.
+///
+/// The lock is taken by the poll thread for each report and by the loop once a turn, to swap the
+/// whole batch out; it is never held across anything that waits.
+#[derive(Debug, Default)]
+pub struct Acks {
+    batch: Mutex<Batch>,
+    wake: Notify,
+    failed: AtomicBool,
+    connected: AtomicBool,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Acks {
+    /// Swaps the reports gathered so far into `runs`, which is emptied before. Returns whether
+    /// the position record was delivered.
+    ///
+    /// # Errors
+    /// Once a record has failed; `runs` then holds what was delivered all the same.
+    pub fn fetch(&self, runs: &mut Vec<Run>) -> Result<bool, Failure> {
+        runs.clear();
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(runs, &mut batch.runs);
+        let position = std::mem::take(&mut batch.position);
+        batch.failure.clone().map_or(Ok(position), Err)
+    }
+
+    /// Waits until there may be something to fetch, or something to look at.
+    pub async fn arrived(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Wakes the loop.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Whether a record has failed, so that none may be sent behind it.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether a broker has answered and not all have gone since.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// What Kafka last complained of, while it is not connected.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A broker answered.
+    pub(super) fn connected(&self) {
+        if !self.connected.swap(true, Ordering::Relaxed) {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.wake();
+        }
+    }
+
+    pub(super) fn disconnected(&self, reason: String) {
+        self.connected.store(false, Ordering::Relaxed);
+        self.complain(reason);
+    }
+
+    fn complain(&self, reason: String) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        self.wake();
+    }
+
+    /// The producer is done for.
+    pub(super) fn fail(&self, topic: Option<&str>, reason: String) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first is the cause; what follows is its echo from the records behind it.
+        batch.failure.get_or_insert_with(|| Failure { topic: topic.map(str::to_owned), reason });
+        self.failed.store(true, Ordering::Release);
+        drop(batch);
+        self.wake();
+    }
+
+    fn acked(&self, ticket: Ticket) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        if ticket == Ticket::POSITION {
+            batch.position = true;
+            return self.wake();
+        }
+        let bytes = ticket.charge();
+        match batch.runs.last_mut() {
+            Some(run) if run.ticket.same_span(ticket) => {
+                run.records += 1;
+                run.bytes += bytes;
+                return;
+            }
+            Some(_) => {}
+            None => self.wake(),
+        }
+        batch.runs.push(Run { ticket, records: 1, bytes });
+    }
+}
+
+impl ClientContext for Acks {
+    /// librdkafka repeats itself while a broker is away; what matters becomes a state of the
+    /// relay, which is logged once when it changes. That a broker hung up is told nowhere else
+    /// than in a line of its log.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" && !self.is_connected() {
+            self.complain(plain(message));
+        }
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", "{facility}: {message}");
+            }
+            _ => tracing::debug!(target: "librdkafka", "{facility}: {message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => self.fail(None, reason.to_owned()),
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                let cause = self.trouble().unwrap_or_else(|| reason.to_owned());
+                self.disconnected(cause);
+            }
+            _ => self.complain(plain(reason)),
+        }
+    }
+}
+
+/// librdkafka's text without what changes from one attempt to the next, which would make each of
+/// them news, and with advice where the text alone gives none.
+fn plain(reason: &str) -> String {
+    let text = reason.split(" (after ").next().unwrap_or(reason);
+    // Log lines name the thread as well.
+    let text =
+        text.split_once("]: ").filter(|_| text.starts_with("[thrd:")).map_or(text, |it| it.1);
+    // The broker does not understand our first words, or we are to speak TLS.
+    let misunderstood = reason.contains("in state APIVERSION_QUERY");
+    let advice = if misunderstood { "; check security.protocol and the port" } else { "" };
+    format!("{text}{advice}")
+}
+
+impl ProducerContext for Acks {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        match result {
+            Ok(_) => self.acked(Ticket::from_opaque(opaque)),
+            Err((error, message)) => self.fail(Some(message.topic()), error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acks_of_one_transaction_become_one_run() {
+        let acks = Acks::default();
+        let ticket = |span: usize| Ticket::from_opaque(2 << 40 | span);
+        for span in [7, 7, 7, 8, 7] {
+            acks.acked(ticket(span));
+        }
+        let mut runs = vec![Run { ticket: ticket(0), records: 9, bytes: 9 }];
+        assert_eq!(acks.fetch(&mut runs), Ok(false));
+        let run = |span, records| Run { ticket: ticket(span), records, bytes: records * 128 };
+        assert_eq!(runs, [run(7, 3), run(8, 1), run(7, 1)]);
+        acks.acked(Ticket::POSITION);
+        assert_eq!(acks.fetch(&mut runs), Ok(true));
+        assert_eq!(runs, []);
+    }
+
+    #[test]
+    fn the_same_trouble_is_the_same_text() {
+        for (reason, expected) in [
+            ("a:1/bootstrap: refused (after 9ms in state CONNECT)", "a:1/bootstrap: refused"),
+            ("a:1: refused", "a:1: refused"),
+            ("[thrd:a:1/bootstrap]: a:1/bootstrap: refused", "a:1/bootstrap: refused"),
+            (
+                "a:1: Disconnected: closed (after 1ms in state APIVERSION_QUERY, 2 suppressed)",
+                "a:1: Disconnected: closed; check security.protocol and the port",
+            ),
+        ] {
+            assert_eq!(plain(reason), expected);
+        }
+    }
+
+    #[test]
+    fn the_first_failure_stays() {
+        let acks = Acks::default();
+        acks.fail(Some("orders"), "too large".to_owned());
+        acks.fail(None, "fatal".to_owned());
+        let failure = acks.fetch(&mut Vec::new()).unwrap_err();
+        let expected = "Kafka did not take a record of topic orders: too large";
+        assert_eq!(failure.to_string(), expected);
+        assert!(acks.fetch(&mut Vec::new()).is_err());
+    }
+}

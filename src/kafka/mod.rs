@@ -1,0 +1,8 @@
+//! Everything that speaks to Kafka.
+
+pub mod acks;
+pub mod partition;
+pub mod positions;
+pub mod producer;
+pub mod settings;
+mod topics;

@@ -1,0 +1,164 @@
+//! The one place that sends.
+//!
+//! Records are handed to librdkafka from the relay's loop alone, and delivery reports are read by
+//! one thread: order is the order of the calls, and nothing but that thread can delay an ack.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
+
+use super::acks::Acks;
+use super::topics::{Target, Topics};
+use crate::frontier::Ticket;
+use crate::pipe::{Refused, Sink};
+use crate::record::Record;
+
+/// How long the poll thread may take to notice that it is to end. Reports are served as they
+/// come, whatever this is.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A Kafka producer and its threads.
+pub struct Producer {
+    inner: Arc<BaseProducer<Acks>>,
+    topics: Topics,
+    stop: Arc<AtomicBool>,
+    poller: Option<JoinHandle<()>>,
+}
+
+/// The producer could not be made; the properties contradict each other, or the system refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// librdkafka says why.
+    #[error("librdkafka refuses its configuration: {0}")]
+    Settings(#[from] KafkaError),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl Producer {
+    /// Makes the producer and its threads. Does not wait for a broker.
+    pub fn start(settings: &ClientConfig) -> Result<Producer, StartError> {
+        let inner: Arc<BaseProducer<Acks>> =
+            Arc::new(settings.create_with_context(Acks::default())?);
+        // First, because it ends by itself if the other thread cannot be started.
+        let topics = Topics::start(Arc::clone(&inner))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let poller = thread::Builder::new().name("kafka-poll".into()).spawn({
+            let (inner, stop) = (Arc::clone(&inner), Arc::clone(&stop));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    inner.poll(POLL);
+                }
+            }
+        })?;
+        Ok(Producer { inner, topics, stop, poller: Some(poller) })
+    }
+
+    /// The delivery reports.
+    pub fn acks(&self) -> &Acks {
+        self.inner.context()
+    }
+
+    /// Takes in what the brokers said about topics meanwhile.
+    pub fn refresh_topics(&mut self) {
+        self.topics.refresh();
+    }
+
+    /// Why records wait although brokers answer: a topic is missing or closed to us.
+    pub fn topic_trouble(&self) -> Option<&str> {
+        self.topics.trouble()
+    }
+
+    /// Topics with the records handed over since this was last called.
+    pub fn take_sent(&mut self) -> impl Iterator<Item = (&str, u64)> {
+        self.topics.take_sent()
+    }
+}
+
+impl Sink for Producer {
+    fn send(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
+        // Not every failure stops librdkafka at once; nothing may pass the record that failed.
+        if self.acks().has_failed() {
+            return Err(Refused::Full);
+        }
+        let idle = || self.inner.in_flight_count() == 0;
+        let partition = match self.topics.target(record.topic, record.key, idle) {
+            Target::Partition(partition) => partition.and_then(|p| i32::try_from(p).ok()),
+            Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),
+        };
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (key, value) in record.headers.iter() {
+            headers = headers.insert(Header { key, value });
+        }
+        let mut message: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(record.topic, ticket.to_opaque()).headers(headers);
+        message.key = record.key;
+        message.payload = record.payload;
+        message.partition = partition;
+        match self.inner.send(message) {
+            Ok(()) => {
+                self.topics.sent(record.topic);
+                Ok(())
+            }
+            Err((error, _)) => Err(self.refused(record, &error)),
+        }
+    }
+}
+
+impl Producer {
+    /// Sends a position record. Returns whether it was taken; if not, it is tried again.
+    pub fn send_position(&self, topic: &str, partition: i32, key: &str, value: &str) -> bool {
+        let ticket = Ticket::POSITION.to_opaque();
+        let record: BaseRecord<'_, str, str, usize> = BaseRecord::with_opaque_to(topic, ticket);
+        match self.inner.send(record.key(key).payload(value).partition(partition)) {
+            Ok(()) => true,
+            Err((error, _)) => {
+                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                    self.acks().fail(Some(topic), error.to_string());
+                }
+                false
+            }
+        }
+    }
+
+    fn refused(&self, record: &Record<'_>, error: &KafkaError) -> Refused {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => Refused::Full,
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                let size = record.charge();
+                Refused::Unsendable(format!(
+                    "about {size} bytes are more than Kafka takes; raise message.max.bytes in \
+                     [kafka.properties] and max.message.bytes of topic {}",
+                    record.topic
+                ))
+            }
+            // Whatever it is, it concerns the producer and not the record: the loop will find it
+            // among the acks and begin anew.
+            _ => {
+                self.acks().fail(Some(record.topic), error.to_string());
+                Refused::Full
+            }
+        }
+    }
+}
+
+impl Drop for Producer {
+    /// May take as long as a poll: 100 ms. What is in flight is given up, and sent again by
+    /// whoever comes next.
+    fn drop(&mut self) {
+        // At once, and not when the last thread lets go of librdkafka: a record of this producer
+        // must not arrive after the next one has begun, if that can be helped.
+        self.inner.purge(PurgeConfig::default().queue().inflight());
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(poller) = self.poller.take() {
+            let _ = poller.join();
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! librdkafka's configuration: the operator's properties under the ones the promise rests on.
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use crate::config::Config;
+
+/// Set unless `[kafka.properties]` says otherwise.
+const DEFAULTS: [(&str, &str); 6] = [
+    ("client.id", "walrelay"),
+    // librdkafka waits up to ten seconds before it tries a broker again, with Kafka long back.
+    ("reconnect.backoff.max.ms", "1000"),
+    // A topic that comes into being by a typo has one partition and one replica.
+    ("allow.auto.create.topics", "false"),
+    // Long enough to fill batches under load, short enough not to be seen in the latency.
+    ("linger.ms", "2"),
+    ("socket.keepalive.enable", "true"),
+    // Nobody looks at librdkafka's numbers; ours are on /metrics.
+    ("statistics.interval.ms", "0"),
+];
+
+/// Never left to the operator; the configuration refuses them with the reason.
+const OURS: [(&str, &str); 5] = [
+    ("acks", "all"),
+    ("enable.idempotence", "true"),
+    // A failure between two records must not let the second one through.
+    ("enable.gapless.guarantee", "true"),
+    // An outage is back-pressure. A record that times out leaves a gap behind which the next
+    // ones are delivered, and may yet be written itself.
+    ("message.timeout.ms", "0"),
+    // Our own bounds are below librdkafka's, in bytes.
+    ("queue.buffering.max.messages", "0"),
+];
+
+/// The configuration of the producer.
+pub fn producer(config: &Config) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    for (name, value) in DEFAULTS {
+        settings.set(name, value);
+    }
+    for (name, value) in &config.kafka.properties {
+        settings.set(name, value);
+    }
+    for (name, value) in OURS {
+        settings.set(name, value);
+    }
+    // Passed on to our log, which has a level of its own.
+    settings.set_log_level(RDKafkaLogLevel::Debug);
+    settings.set("bootstrap.servers", config.kafka.brokers.join(","));
+    // The bound on bytes in flight is kept by the frontier, which lets one larger record through
+    // alone; librdkafka's own bound only has to be beyond both.
+    let bound = config.delivery.max_in_flight_bytes.saturating_mul(2) / 1024 + 1024 * 1024;
+    settings.set("queue.buffering.max.kbytes", bound.min(2_147_483_647).to_string());
+    settings
+}
+
+/// Properties that a consumer and an admin client share with the producer, by how they begin: what
+/// it takes to get through to the brokers.
+const SHARED: [&str; 9] = [
+    "broker.",
+    "client.",
+    "enable.sasl",
+    "enable.ssl",
+    "https.",
+    "sasl.",
+    "security.",
+    "socket.",
+    "ssl.",
+];
+
+/// The configuration of the consumer that reads the position record.
+pub fn consumer(config: &Config) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    for (name, value) in &config.kafka.properties {
+        if SHARED.iter().any(|shared| name.starts_with(shared)) {
+            settings.set(name, value);
+        }
+    }
+    settings
+        .set("bootstrap.servers", config.kafka.brokers.join(","))
+        // Demanded by librdkafka and never used: the partition is assigned, no offset is stored.
+        .set("group.id", "walrelay-positions")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "error");
+    settings
+}

@@ -1,0 +1,24 @@
+#![doc = include_str!("../ARCHITECTURE.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod feedback;
+pub mod frontier;
+pub mod health;
+pub mod http;
+pub mod kafka;
+pub mod lsn;
+pub mod metrics;
+pub mod outbox;
+pub mod pg;
+pub mod pipe;
+pub mod position;
+pub mod record;
+pub mod relay;
+pub mod shutdown;
+pub mod supervise;
+pub mod template;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,20 @@
+//! Everything that speaks to Postgres.
+
+pub mod admin;
+mod auth;
+pub mod connect;
+pub mod conninfo;
+pub mod copy;
+mod dialogue;
+pub mod error;
+mod fields;
+pub mod frame;
+pub mod output;
+pub mod session;
+pub mod socket;
+pub mod sql;
+pub mod table;
+pub mod tls;
+pub mod wire;
+
+pub use fields::Malformed;

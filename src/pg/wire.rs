@@ -1,0 +1,157 @@
+//! The replication stream's socket: frames in, statuses out.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connect::Stream;
+use super::frame::{BadFrame, Frame, Framed, frame};
+
+/// Size of the read buffer as long as no frame is larger.
+const BUFFER_LEN: usize = 256 * 1024;
+
+/// A connection in `CopyBoth` mode.
+///
+/// Frames are borrowed from the read buffer with [`peek`](Wire::peek) and given back with
+/// [`consume`](Wire::consume); a frame that is not consumed is there again the next time.
+#[derive(Debug)]
+pub struct Wire {
+    stream: Stream,
+    read: ReadBuffer,
+    /// What is being written. At most one status: a newer one waits until this is out.
+    write: Bytes,
+}
+
+/// A rolling buffer.
+#[derive(Debug)]
+struct ReadBuffer {
+    /// Bytes in `start..end` have been read and not been consumed.
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How many bytes the frame at `start` needs to be whole.
+    needed: usize,
+}
+
+impl ReadBuffer {
+    fn new(rest: &[u8]) -> ReadBuffer {
+        let mut bytes = rest.to_vec();
+        bytes.resize(rest.len().max(BUFFER_LEN), 0);
+        ReadBuffer { bytes, start: 0, end: rest.len(), needed: 0 }
+    }
+
+    /// Makes room behind the unread bytes for the rest of the frame, and gives large frames'
+    /// memory back once they are gone.
+    fn free(&mut self) -> &mut [u8] {
+        if self.start > 0 && (self.start == self.end || self.end == self.bytes.len()) {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let wanted = self.needed.max(BUFFER_LEN).max(self.end);
+        if self.start == 0 && wanted != self.bytes.len() {
+            // Grows with what has come, not with what a length field promises.
+            let len = wanted.min(self.end.saturating_mul(2).max(BUFFER_LEN));
+            self.bytes.resize(len.max(self.end), 0);
+            self.bytes.shrink_to(len);
+        }
+        self.bytes.get_mut(self.end..).unwrap_or_default()
+    }
+}
+
+impl Wire {
+    /// From a connection that has just entered `CopyBoth`; `rest` was read and not used.
+    pub fn new(stream: Stream, rest: &[u8]) -> Wire {
+        Wire { stream, read: ReadBuffer::new(rest), write: Bytes::new() }
+    }
+
+    /// The next frame and its length, if it is there as a whole.
+    pub fn peek(&mut self) -> Result<Option<(Frame<'_>, usize)>, BadFrame> {
+        let ReadBuffer { bytes, start, end, needed } = &mut self.read;
+        let unread = bytes.get(*start..*end).unwrap_or_default();
+        match frame(unread)? {
+            Framed::Complete { frame, len } => {
+                *needed = 0;
+                Ok(Some((frame, len)))
+            }
+            Framed::Incomplete { needed: more } => {
+                *needed = more;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Gives up the first `len` bytes.
+    pub fn consume(&mut self, len: usize) {
+        self.read.start = self.read.start.saturating_add(len).min(self.read.end);
+    }
+
+    /// Whether a message can be queued.
+    pub fn is_writable(&self) -> bool {
+        self.write.is_empty()
+    }
+
+    /// Queues a message; [`turn`](Wire::turn) writes it.
+    pub fn queue(&mut self, message: &[u8]) {
+        self.write = [self.write.as_ref(), message].concat().into();
+    }
+
+    /// Writes what is queued, and reads if asked to. Returns how many bytes were read, 0 at the
+    /// end of the stream; without `read`, it returns only on an error.
+    ///
+    /// Writing never waits for reading nor the other way round: a status must reach the server
+    /// while it is blocked in sending to us. Cancellation safe: what was read is in the buffer,
+    /// what was written is off the queue.
+    pub async fn turn(&mut self, read: bool) -> io::Result<usize> {
+        poll_fn(|context| {
+            self.poll_write(context)?;
+            if read { self.poll_read(context) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while !self.write.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(context, &self.write) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => {
+                    drop(self.write.split_to(written));
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        // TLS keeps bytes of its own.
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let free = self.read.free();
+        if free.is_empty() {
+            // Whole frames fill the buffer, and nobody consumes them. A read of no bytes would
+            // pass for the end of the stream.
+            return Poll::Pending;
+        }
+        let mut free = ReadBuf::new(free);
+        match Pin::new(&mut self.stream).poll_read(context, &mut free) {
+            Poll::Ready(Ok(())) => {
+                let read = free.filled().len();
+                self.read.end += read;
+                Poll::Ready(Ok(read))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

@@ -1,0 +1,307 @@
+//! The pure middle of the relay: `CopyData` bodies in, records out, the frontier moved.
+//!
+//! No socket, no clock, no log. Whatever could lose, repeat or reorder an event is decided here
+//! and in [`frontier`](crate::frontier), and tested against an oracle over random schedules.
+//!
+//! A row is handed to the producer when it is read; only its position waits for COMMIT. The pipe
+//! outlives a connection: the next one starts at the frontier's LSN, Postgres sends again what
+//! lies behind it, and rows at or before the last one handed over are stepped over. So a fault of
+//! Postgres alone repeats nothing, even in the middle of a transaction.
+
+use crate::frontier::{Frontier, Ticket};
+use crate::lsn::{Lsn, Position};
+use crate::outbox::{Outboxes, Unmapped};
+use crate::pg::Malformed;
+use crate::pg::copy::Copy;
+use crate::pg::output::{Change, Tuple};
+use crate::position::Start;
+use crate::record::{Poison, Record};
+
+/// Takes records in order.
+pub trait Sink {
+    /// Hands one record over; it is copied before this returns.
+    ///
+    /// # Errors
+    /// Says why it was not taken; then nothing has happened, and the same record comes again.
+    fn send(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused>;
+}
+
+/// Why a sink did not take a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Not now. The cursor stays where it is until there is room.
+    Full,
+    /// Never: the record itself is at fault.
+    Unsendable(String),
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Done with it.
+    Taken,
+    /// Done with it, and the server wants a status at once.
+    ReplyWanted,
+    /// Nothing happened; offer the same message again when acks have made room.
+    Full,
+    /// A row that cannot be sent. It has been neither sent nor stepped over.
+    Stuck(Stuck),
+}
+
+/// Why a row cannot be sent. Another connection would bring the same row again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stuck {
+    /// The row is at fault; the outbox has a policy for it.
+    #[error("{0}")]
+    Poison(Poison),
+    /// A row of a table that is not ours, or not known.
+    #[error("transaction {at}: {unmapped}")]
+    Unmapped {
+        /// Which.
+        unmapped: Unmapped,
+        /// The transaction it stands in.
+        at: Lsn,
+    },
+}
+
+/// The stream cannot be followed any further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// A message that the protocol does not allow.
+    #[error("{malformed} (near {near})")]
+    Malformed {
+        /// What is wrong with it.
+        malformed: Malformed,
+        /// The transaction it stands in or after.
+        near: Lsn,
+    },
+    /// BEGIN, COMMIT and rows do not come in the order they must.
+    #[error("{what} (at {at}); nothing behind it will be confirmed")]
+    OutOfOrder {
+        /// What came.
+        what: &'static str,
+        /// The transaction it belongs to.
+        at: Lsn,
+    },
+}
+
+/// What has passed since the last look, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Transactions whose COMMIT was read.
+    pub transactions: u64,
+    /// Payload and key bytes handed to the producer.
+    pub bytes: u64,
+}
+
+/// The transaction being read.
+#[derive(Clone, Copy, Debug)]
+struct Transaction {
+    commit: Lsn,
+    committed_us: i64,
+    /// Number of the next row.
+    row: u32,
+}
+
+/// From `CopyData` bodies to records.
+#[derive(Debug)]
+pub struct Pipe {
+    outboxes: Outboxes,
+    frontier: Frontier,
+    /// Between BEGIN and COMMIT.
+    transaction: Option<Transaction>,
+    /// Commit LSN of the last transaction this connection brought.
+    last_commit: Lsn,
+    /// The last row handed over or stepped over. The same row never is again.
+    done: Option<Position>,
+    /// The highest LSN that came in.
+    received: Lsn,
+    epoch: u32,
+    passed: Passed,
+}
+
+impl Pipe {
+    /// A pipe that starts at the frontier.
+    pub fn new(outboxes: Outboxes, frontier: Frontier) -> Pipe {
+        Pipe {
+            outboxes,
+            frontier,
+            transaction: None,
+            last_commit: Lsn::ZERO,
+            done: None,
+            received: Lsn::ZERO,
+            epoch: 0,
+            passed: Passed::default(),
+        }
+    }
+
+    /// The frontier.
+    pub fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    /// The outboxes.
+    pub fn outboxes(&self) -> &Outboxes {
+        &self.outboxes
+    }
+
+    /// The highest LSN received.
+    pub fn received(&self) -> Lsn {
+        self.received
+    }
+
+    /// What has passed since this was last called.
+    pub fn passed(&mut self) -> Passed {
+        std::mem::take(&mut self.passed)
+    }
+
+    /// Begins where a start has found out that it has to, with nothing in flight.
+    pub fn start(&mut self, start: &Start) {
+        self.frontier.begin(start.from, start.inside);
+        self.done = start.inside;
+        self.epoch = start.epoch;
+    }
+
+    /// A new connection begins at the frontier's LSN.
+    pub fn reconnect(&mut self) {
+        self.outboxes.forget_relations();
+        self.transaction = None;
+        self.last_commit = Lsn::ZERO;
+    }
+
+    /// The producer is gone with everything it had in flight. What was not acked will be sent
+    /// again once there is a new connection.
+    pub fn restart(&mut self) {
+        self.frontier.reset();
+        self.done = self.frontier.reached().inside;
+    }
+
+    /// The broker has these records. Returns the commit time of their transaction.
+    pub fn acked(&mut self, ticket: Ticket, records: usize, bytes: usize) -> i64 {
+        self.frontier.acked(ticket, records, bytes)
+    }
+
+    /// Steps over the row that the last [`take`](Pipe::take) was stuck at.
+    pub fn skip_row(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            let row = transaction.row;
+            self.done = Some(Position { epoch: self.epoch, commit: transaction.commit, row });
+            transaction.row += 1;
+        }
+    }
+
+    /// Takes one `CopyData` body.
+    pub fn take(&mut self, body: &[u8], sink: &mut impl Sink) -> Result<Step, StreamError> {
+        match Copy::parse(body).map_err(|malformed| self.malformed(malformed))? {
+            Copy::Keepalive { end, reply } => {
+                self.received = self.received.max(end);
+                // Inside a transaction the LSN lies behind rows that are still to come.
+                if self.transaction.is_none() {
+                    self.frontier.advance(end);
+                }
+                Ok(if reply { Step::ReplyWanted } else { Step::Taken })
+            }
+            Copy::Data { at, change } => {
+                self.received = self.received.max(at);
+                let change = Change::parse(change).map_err(|bad| self.malformed(bad))?;
+                self.change(&change, sink)
+            }
+            Copy::Unknown(_) => Ok(Step::Taken),
+        }
+    }
+
+    fn change(&mut self, change: &Change<'_>, sink: &mut impl Sink) -> Result<Step, StreamError> {
+        match *change {
+            Change::Begin { commit, committed_us, xid: _ } => self.begin(commit, committed_us)?,
+            Change::Commit { commit, end } => self.commit(commit, end)?,
+            Change::Relation(ref relation) => self.outboxes.relation(relation),
+            Change::Insert { relation, row } => return self.insert(relation, row, sink),
+            Change::Message { .. } | Change::Other(_) => {}
+        }
+        Ok(Step::Taken)
+    }
+
+    fn begin(&mut self, commit: Lsn, committed_us: i64) -> Result<(), StreamError> {
+        let out_of_order = |what| Err(StreamError::OutOfOrder { what, at: commit });
+        if self.transaction.is_some() {
+            return out_of_order("a transaction began inside another");
+        }
+        if commit <= self.last_commit {
+            return out_of_order("a transaction came after a later one");
+        }
+        if self.frontier.open().is_some_and(|open| open < commit) {
+            return out_of_order("the rest of the transaction before it never came");
+        }
+        self.transaction = Some(Transaction { commit, committed_us, row: 0 });
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: Lsn, end: Lsn) -> Result<(), StreamError> {
+        match self.transaction.take() {
+            Some(transaction) if transaction.commit == commit => {}
+            _ => {
+                let what = "a COMMIT came that no BEGIN announced";
+                return Err(StreamError::OutOfOrder { what, at: commit });
+            }
+        }
+        self.last_commit = commit;
+        self.received = self.received.max(end);
+        self.passed.transactions += 1;
+        self.frontier.commit(commit, end);
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        relation: u32,
+        row: Tuple<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<Step, StreamError> {
+        let Some(transaction) = &mut self.transaction else {
+            let what = "a row came outside a transaction";
+            return Err(StreamError::OutOfOrder { what, at: self.last_commit });
+        };
+        let Transaction { commit, committed_us, row: number } = *transaction;
+        let position = Position { epoch: self.epoch, commit, row: number };
+        if self.done.is_some_and(|done| position <= done) {
+            transaction.row += 1;
+            return Ok(Step::Taken);
+        }
+        let record = match self.outboxes.record(relation, row, position) {
+            Ok(Ok(record)) => record,
+            Ok(Err(poison)) => return Ok(Step::Stuck(Stuck::Poison(poison))),
+            Err(unmapped) => return Ok(Step::Stuck(Stuck::Unmapped { unmapped, at: commit })),
+        };
+        let charge = record.charge();
+        if !self.frontier.has_room(charge) {
+            return Ok(Step::Full);
+        }
+        let ticket = self.frontier.ticket(position, charge);
+        match sink.send(&record, ticket) {
+            Ok(()) => {}
+            Err(Refused::Full) => return Ok(Step::Full),
+            Err(Refused::Unsendable(reason)) => {
+                return Ok(Step::Stuck(Stuck::Poison(record.poison(position, reason))));
+            }
+        }
+        let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
+        self.passed.bytes += size(record.key) + size(record.payload);
+        self.frontier.sent(position, committed_us, ticket);
+        self.done = Some(position);
+        transaction.row += 1;
+        Ok(Step::Taken)
+    }
+
+    fn malformed(&self, malformed: Malformed) -> StreamError {
+        let near = self.transaction.map_or(self.last_commit, |transaction| transaction.commit);
+        StreamError::Malformed { malformed, near }
+    }
+}
+
+#[cfg(test)]
+#[path = "pipe_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "pipe_steps_tests.rs"]
+mod steps_tests;

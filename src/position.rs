@@ -1,0 +1,267 @@
+//! The position record: what is remembered in Kafka of how far the relay has got, and what follows
+//! from it at a start.
+//!
+//! The slot alone cannot be trusted with it. Up to version 16 Postgres forgets the latest
+//! confirmed position when it restarts; a slot that was dropped and made anew looks like any other;
+//! and no slot knows how far a transaction was sent. The record knows all three, and since the slot
+//! is only confirmed up to what has been written here, a slot *beyond* the record proves a gap.
+
+use serde_json::{Value, json};
+
+use crate::frontier::Reached;
+use crate::lsn::{Lsn, Position};
+
+/// The layout of the JSON, and the way rows are numbered.
+const VERSION: u64 = 1;
+
+/// Which stream a record is about. One record for each is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Postgres' system identifier.
+    pub system: String,
+    /// OID of the database.
+    pub database: u32,
+    /// The slot.
+    pub slot: String,
+}
+
+impl Source {
+    /// Key of the record, by which the topic is compacted.
+    pub fn key(&self) -> String {
+        format!("{}/{}/{}", self.system, self.database, self.slot)
+    }
+}
+
+/// What a position is worth: LSNs name other content on another timeline, and rows have other
+/// numbers in another publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Postgres' timeline.
+    pub timeline: u32,
+    /// The publication.
+    pub publication: String,
+    /// The epoch that positions bear.
+    pub epoch: u32,
+}
+
+/// A position record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PositionRecord {
+    /// Where it is valid.
+    pub context: Context,
+    /// Everything before it is in Kafka.
+    pub end: Lsn,
+    /// And behind it, the rows up to this one.
+    pub inside: Option<Position>,
+}
+
+/// The record cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the position record {0} is not one of this version's: {1}")]
+pub struct BadRecord(pub String, pub String);
+
+impl PositionRecord {
+    /// Whether it tells of more than another one of the same source.
+    pub fn is_beyond(&self, other: &PositionRecord) -> bool {
+        let place = |record: &PositionRecord| (record.context.epoch, record.end, record.inside);
+        place(self) > place(other)
+    }
+
+    /// The value of the record.
+    pub fn to_json(context: &Context, source: &Source, reached: Reached) -> String {
+        let inside = reached.inside;
+        json!({
+            "version": VERSION,
+            "system_identifier": source.system,
+            "database": source.database,
+            "slot": source.slot,
+            "timeline": context.timeline,
+            "publication": context.publication,
+            "epoch": context.epoch,
+            "end_lsn": reached.flush.lsn().to_string(),
+            "commit_lsn": inside.map(|row| row.commit.to_string()),
+            "row": inside.map(|row| row.row),
+        })
+        .to_string()
+    }
+
+    /// Reads the value of a record.
+    pub fn parse(value: &[u8]) -> Result<PositionRecord, BadRecord> {
+        let shown = || String::from_utf8_lossy(value).chars().take(500).collect();
+        let bad = |what: &str| BadRecord(shown(), what.to_owned());
+        let json: Value = serde_json::from_slice(value).map_err(|error| bad(&error.to_string()))?;
+        if json.get("version") != Some(&VERSION.into()) {
+            return Err(bad("unknown version"));
+        }
+        let lsn = |name: &str| json.get(name)?.as_str()?.parse().ok();
+        let number = |name: &str| json.get(name)?.as_u64().and_then(|n| u32::try_from(n).ok());
+        let publication = json.get("publication").and_then(Value::as_str);
+        let epoch = number("epoch").ok_or_else(|| bad("no epoch"))?;
+        let inside = lsn("commit_lsn").zip(number("row"));
+        Ok(PositionRecord {
+            context: Context {
+                timeline: number("timeline").ok_or_else(|| bad("no timeline"))?,
+                publication: publication.ok_or_else(|| bad("no publication"))?.to_owned(),
+                epoch,
+            },
+            end: lsn("end_lsn").ok_or_else(|| bad("no end_lsn"))?,
+            inside: inside.map(|(commit, row)| Position { epoch, commit, row }),
+        })
+    }
+}
+
+/// What a start finds.
+#[derive(Clone, Debug)]
+pub struct Found<'a> {
+    /// The position record, if there is one.
+    pub record: Option<PositionRecord>,
+    /// Where the slot stands.
+    pub slot: Lsn,
+    /// Where the server writes.
+    pub server: Lsn,
+    /// The server's timeline.
+    pub timeline: u32,
+    /// Where it left the record's timeline, if it is on a later one.
+    pub switched: Option<Lsn>,
+    /// The publication that is read now.
+    pub publication: &'a str,
+}
+
+/// Where to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// `START_REPLICATION` from here.
+    pub from: Lsn,
+    /// Rows up to this one are stepped over.
+    pub inside: Option<Position>,
+    /// The epoch of the positions to come.
+    pub epoch: u32,
+    /// What the operator should know.
+    pub remark: Option<String>,
+}
+
+/// Events are missing between record and slot, or the record belongs to another history.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Gap {
+    /// The slot is further than what was delivered.
+    #[error(
+        "the slot stands at {slot}, but only what lies before {record} was delivered: the slot was \
+         moved or made anew, and the events between were not sent"
+    )]
+    SlotBeyond {
+        /// The slot's position.
+        slot: Lsn,
+        /// The record's.
+        record: Lsn,
+    },
+    /// The server has not got as far as what was delivered.
+    #[error(
+        "Postgres is at {server}, but what lies before {record} was delivered already: it was \
+         restored from a backup, and events that are new there would be skipped"
+    )]
+    ServerBehind {
+        /// The server's position.
+        server: Lsn,
+        /// The record's.
+        record: Lsn,
+    },
+    /// The server's history does not contain the record's timeline.
+    #[error(
+        "Postgres is on timeline {now}, whose history does not contain timeline {record} of the \
+         last delivery: it was restored from a backup of another branch"
+    )]
+    OtherBranch {
+        /// The server's timeline.
+        now: u32,
+        /// The record's.
+        record: u32,
+    },
+}
+
+impl Found<'_> {
+    /// Decides where to begin. With `accept_gap`, a gap is remarked upon and the slot counts.
+    pub fn start(&self, accept_gap: bool) -> Result<Start, Gap> {
+        let Some(record) = &self.record else {
+            return Ok(Start { from: self.slot, inside: None, epoch: 0, remark: None });
+        };
+        match self.judge(record) {
+            Err(gap) if accept_gap => Ok(Start {
+                from: self.slot,
+                inside: None,
+                epoch: record.context.epoch + 1,
+                remark: Some(format!(
+                    "accepted a gap, from {} to {}: {gap}",
+                    record.end, self.slot
+                )),
+            }),
+            judged => judged,
+        }
+    }
+
+    fn judge(&self, record: &PositionRecord) -> Result<Start, Gap> {
+        let Context { timeline, epoch, ref publication } = record.context;
+        let (slot, end) = (self.slot, record.end);
+        if timeline != self.timeline {
+            let switched = self.switched;
+            let branch = Gap::OtherBranch { now: self.timeline, record: timeline };
+            return self.after_promotion(record, switched.ok_or(branch)?);
+        }
+        if self.server < end {
+            return Err(Gap::ServerBehind { server: self.server, record: end });
+        }
+        if slot > end {
+            return Err(Gap::SlotBeyond { slot, record: end });
+        }
+        let renumbered = publication != self.publication && record.inside.is_some();
+        let remark = renumbered.then(|| {
+            format!(
+                "the publication is not {publication} any more: a transaction that was sent \
+                     in part is sent again from its first row"
+            )
+        });
+        let inside = record.inside.filter(|_| !renumbered);
+        // Rows bear their positions a second time only if they are sent a second time.
+        Ok(Start { from: end, inside, epoch, remark })
+    }
+
+    /// A standby was promoted at `switched`. LSNs behind it name other content now.
+    fn after_promotion(&self, record: &PositionRecord, switched: Lsn) -> Result<Start, Gap> {
+        let (from, epoch) = (record.end.min(switched), record.context.epoch + 1);
+        if self.slot > from {
+            return Err(Gap::SlotBeyond { slot: self.slot, record: from });
+        }
+        let (before, now) = (record.context.timeline, self.timeline);
+        let remark = if record.end > switched {
+            format!(
+                "a standby was promoted: timeline {now} leaves timeline {before} at {switched}, \
+                 but events up to {} were delivered already. What lies between is in Kafka and \
+                 was lost in Postgres; it cannot be taken back. Everything new is sent",
+                record.end
+            )
+        } else {
+            format!(
+                "a standby was promoted: timeline {now} follows timeline {before} at {switched}, \
+                 behind everything that was delivered"
+            )
+        };
+        // A transaction of the old timeline that was sent in part may not exist on the new one.
+        let inside = record.inside.filter(|row| row.commit < switched && record.end <= switched);
+        let inside = inside.map(|row| Position { epoch, ..row });
+        Ok(Start { from, inside, epoch, remark: Some(remark) })
+    }
+}
+
+/// Where the timeline was left, from the content of a history file
+/// (`TIMELINE_HISTORY`: parent timeline, switch LSN and reason on each line).
+pub fn switched(history: &str, timeline: u32) -> Option<Lsn> {
+    history.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let parent: u32 = fields.next()?.parse().ok()?;
+        let lsn = fields.next()?.parse().ok()?;
+        (parent == timeline).then_some(lsn)
+    })
+}
+
+#[cfg(test)]
+#[path = "position_tests.rs"]
+mod tests;

@@ -1,0 +1,114 @@
+use super::*;
+use crate::frontier::{Frontier, Limits};
+
+fn lsn(raw: u64) -> Lsn {
+    Lsn::from_wire(raw)
+}
+
+fn record(end: u64, row: Option<u32>) -> PositionRecord {
+    let context = Context { timeline: 1, publication: "p".into(), epoch: 3 };
+    let inside = row.map(|row| Position { epoch: 3, commit: lsn(end + 10), row });
+    PositionRecord { context, end: lsn(end), inside }
+}
+
+fn found(record: Option<PositionRecord>, slot: u64, server: u64) -> Found<'static> {
+    let (slot, server) = (lsn(slot), lsn(server));
+    Found { record, slot, server, timeline: 1, switched: None, publication: "p" }
+}
+
+#[test]
+fn a_record_reads_as_it_was_written() {
+    let source = Source { system: "7".into(), database: 5, slot: "s".into() };
+    assert_eq!(source.key(), "7/5/s");
+    for row in [None, Some(41)] {
+        let record = record(100, row);
+        let limits = Limits { records: 1, bytes: 1, span: 1 };
+        let flush = Frontier::new(record.end, limits).confirmed();
+        let reached = Reached { flush, inside: record.inside };
+        let json = PositionRecord::to_json(&record.context, &source, reached);
+        assert_eq!(PositionRecord::parse(json.as_bytes()), Ok(record));
+    }
+}
+
+#[test]
+fn what_is_not_a_record_is_refused() {
+    let whole = r#"{"version":1,"timeline":1,"publication":"p","epoch":0,"end_lsn":"0/1"}"#;
+    assert!(PositionRecord::parse(whole.as_bytes()).is_ok());
+    for (from, to) in [
+        ("\"version\":1", "\"version\":2"),
+        ("\"timeline\":1", "\"timeline\":-1"),
+        ("\"publication\":\"p\"", "\"publication\":7"),
+        ("\"epoch\":0", "\"epoch\":\"x\""),
+        ("\"0/1\"", "\"1\""),
+        ("}", ""),
+    ] {
+        assert!(PositionRecord::parse(whole.replace(from, to).as_bytes()).is_err(), "{to}");
+    }
+}
+
+#[test]
+fn without_a_record_the_slot_counts() {
+    let start = Start { from: lsn(50), inside: None, epoch: 0, remark: None };
+    assert_eq!(found(None, 50, 90).start(false), Ok(start));
+}
+
+#[test]
+fn a_record_ahead_of_the_slot_is_where_to_begin() {
+    let record = record(100, Some(7));
+    let inside = record.inside;
+    for slot in [0, 99, 100] {
+        let start = Start { from: lsn(100), inside, epoch: 3, remark: None };
+        assert_eq!(found(Some(record.clone()), slot, 100).start(false), Ok(start));
+    }
+}
+
+#[test]
+fn gaps_are_proven_and_can_be_accepted() {
+    for (slot, server, gap) in [
+        (101, 200, Gap::SlotBeyond { slot: lsn(101), record: lsn(100) }),
+        (50, 99, Gap::ServerBehind { server: lsn(99), record: lsn(100) }),
+    ] {
+        let found = found(Some(record(100, Some(7))), slot, server);
+        assert_eq!(found.start(false), Err(gap));
+        let start = found.start(true).unwrap();
+        assert_eq!((start.from, start.inside, start.epoch), (lsn(slot), None, 4));
+        assert!(start.remark.unwrap().starts_with("accepted a gap, from 0/64 to "));
+    }
+}
+
+#[test]
+fn another_publication_numbers_rows_differently() {
+    let mut found = found(Some(record(100, Some(7))), 50, 200);
+    found.publication = "q";
+    let start = found.start(false).unwrap();
+    assert_eq!((start.from, start.inside), (lsn(100), None));
+    assert!(start.remark.is_some());
+}
+
+#[test]
+fn after_a_promotion_nothing_of_the_new_timeline_is_skipped() {
+    let promoted = |end, switch| {
+        let found = found(Some(record(end, Some(7))), 50, 500);
+        Found { timeline: 2, switched: Some(lsn(switch)), ..found }
+    };
+    let behind = promoted(100, 300).start(false).unwrap();
+    let inside = Position { epoch: 4, commit: lsn(110), row: 7 };
+    assert_eq!((behind.from, behind.inside, behind.epoch), (lsn(100), Some(inside), 4));
+    let ahead = promoted(100, 80).start(false).unwrap();
+    assert_eq!((ahead.from, ahead.inside, ahead.epoch), (lsn(80), None, 4));
+    assert!(ahead.remark.unwrap().contains("events up to 0/64 were delivered already"));
+    let cut = promoted(100, 105).start(false).unwrap();
+    assert_eq!((cut.from, cut.inside), (lsn(100), None), "the transaction may be gone");
+    let slot_beyond = Found { slot: lsn(90), ..promoted(100, 80) };
+    assert!(slot_beyond.start(false).is_err());
+    let branch = Found { switched: None, ..promoted(100, 80) };
+    assert_eq!(branch.start(false), Err(Gap::OtherBranch { now: 2, record: 1 }));
+}
+
+#[test]
+fn a_history_file_tells_where_each_timeline_was_left() {
+    let history = "1\t0/12006FF0\tno recovery target specified\n\n2\t1/0\tbefore 2000-01-01\n";
+    assert_eq!(switched(history, 1), Some(lsn(0x1200_6FF0)));
+    assert_eq!(switched(history, 2), Some(lsn(1 << 32)));
+    assert_eq!(switched(history, 3), None);
+}

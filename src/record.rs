@@ -1,0 +1,129 @@
+//! What is sent to Kafka for one row, borrowed from the read buffer.
+
+use std::ops::Range;
+
+use crate::lsn::Position;
+use crate::pg::output::{Tuple, Value};
+use crate::pg::table::TableName;
+
+/// What a record costs beside its own bytes: librdkafka's message, its queue entries and our
+/// span. An estimate on the generous side; that it suffices is what the live tests of the memory
+/// bound show.
+const OVERHEAD: usize = 384;
+
+/// What one header costs beside its name and value in librdkafka (`rd_kafka_header_t` and the
+/// allocator's rounding).
+const HEADER_OVERHEAD: usize = 64;
+
+/// One record, which dies before the next frame is read; librdkafka's copy is the first.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The outbox table it came from, for messages about it.
+    pub table: &'a TableName,
+    /// Kafka topic, checked to be a legal name.
+    pub topic: &'a str,
+    /// `None` is a record without a key, which any partition may get.
+    pub key: Option<&'a [u8]>,
+    /// `None` is a tombstone.
+    pub payload: Option<&'a [u8]>,
+    /// Name and value of each header, in the order they are sent.
+    pub headers: Headers<'a>,
+}
+
+/// The headers of a record, made up while they are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers<'a> {
+    /// The row's identity, under the name `id`.
+    pub id: Option<Option<&'a [u8]>>,
+    /// Header name and text of the row's position.
+    pub position: Option<(&'a str, &'a str)>,
+    /// Header names, each with the index of its column.
+    pub columns: &'a [(String, usize)],
+    /// The row they are taken from.
+    pub row: Row<'a>,
+}
+
+impl<'a> Headers<'a> {
+    /// Each header; a NULL column gives a header without a value.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+        let row = self.row;
+        let id = self.id.map(|id| ("id", id));
+        let position = self.position.map(|(name, text)| (name, Some(text.as_bytes())));
+        let columns =
+            self.columns.iter().map(move |(name, index)| (name.as_str(), row.get(*index)));
+        id.into_iter().chain(columns).chain(position)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.columns.len() + usize::from(self.id.is_some()) + usize::from(self.position.is_some())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Record<'_> {
+    /// The record as one that cannot be sent.
+    pub fn poison(&self, position: Position, reason: String) -> Poison {
+        let id = self.headers.id.flatten().map(|id| String::from_utf8_lossy(id).into_owned());
+        Poison { table: self.table.clone(), position, id, reason }
+    }
+
+    /// Memory that the record takes until it is acked, in bytes: what `max_in_flight_bytes` counts.
+    pub fn charge(&self) -> usize {
+        let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| HEADER_OVERHEAD + name.len() + size(value));
+        OVERHEAD + size(self.key) + size(self.payload) + headers.sum::<usize>()
+    }
+}
+
+/// A row with its `bytea` columns decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The values as they came.
+    pub tuple: Tuple<'a>,
+    /// Decoded bytes, one value behind the other.
+    pub bytes: &'a [u8],
+    /// Columns that were decoded, and where in `bytes`.
+    pub decoded: &'a [(usize, Range<usize>)],
+}
+
+impl<'a> Row<'a> {
+    /// Bytes of a column; `None` is NULL.
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        if let Some((_, range)) = self.decoded.iter().find(|(column, _)| *column == index) {
+            return self.bytes.get(range.clone());
+        }
+        match self.tuple.get(index) {
+            Some(Value::Text(bytes)) => Some(bytes),
+            Some(Value::Null) | None => None,
+        }
+    }
+}
+
+/// A row that cannot become a record, whoever is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("row {position} of {table}{id}: {reason}", id = Id(.id))]
+pub struct Poison {
+    /// The table.
+    pub table: TableName,
+    /// Where the row is.
+    pub position: Position,
+    /// The row's `id` column, if it could be read.
+    pub id: Option<String>,
+    /// What is wrong, and what to do.
+    pub reason: String,
+}
+
+/// ` (id 7)`, or nothing.
+struct Id<'a>(&'a Option<String>);
+
+impl std::fmt::Display for Id<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |id| write!(f, " (id {id})"))
+    }
+}

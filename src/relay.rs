@@ -1,0 +1,418 @@
+//! The loop: one replication stream, from the socket to the producer and back to the status.
+//!
+//! Everything here is order of work; what must be right is decided in [`pipe`](crate::pipe),
+//! [`frontier`](crate::frontier) and [`feedback`](crate::feedback).
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Receiver;
+
+use crate::config::OnPoison;
+use crate::error::Error;
+use crate::feedback::{Feedback, status};
+use crate::frontier::{Flush, Reached};
+use crate::health::{Health, Phase};
+use crate::kafka::acks::Run;
+use crate::kafka::positions::Positions;
+use crate::kafka::producer::Producer;
+use crate::metrics::{Metrics, postgres_clock_us};
+use crate::pg::admin::SetupError;
+use crate::pg::error::ServerError;
+use crate::pg::wire::Wire;
+use crate::pipe::{Pipe, Step, Stuck};
+use crate::shutdown::Shutdown;
+
+/// The stream counts as dead when nothing came for so long although replies were asked for. The
+/// server answers between two messages, and while it decodes without sending anything at least
+/// every half `wal_sender_timeout` (15 s); this is four times that.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How often a row that halts the relay is tried again.
+const STUCK_RETRY: Duration = Duration::from_secs(10);
+
+/// How long acks may take once Postgres shuts down. It would wait for them for ever, so that an
+/// outage of Kafka would keep the database from being stopped; nothing is lost by leaving.
+const LEAVE_GRACE: Duration = Duration::from_secs(3);
+
+/// How long the transaction under way may take to come to its end, once the end was asked for.
+const FINISH_MAX: Duration = Duration::from_secs(1);
+
+/// How soon a status or a position record that could not be handed over is tried again.
+const WRITE_RETRY: Duration = Duration::from_millis(100);
+
+/// How often it is looked at whether everything has settled.
+const DRAIN_PERIOD: Duration = Duration::from_millis(50);
+
+/// The message that ends our side of the copy.
+const COPY_DONE: [u8; 5] = *b"c\0\0\0\x04";
+
+/// How long the server may take to answer the last status.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// One session.
+pub struct Relay<'a> {
+    /// The stream.
+    pub wire: Wire,
+    /// Rows to records, acks to positions. Outlives the session.
+    pub pipe: &'a mut Pipe,
+    /// Outlives the session as well.
+    pub producer: &'a mut Producer,
+    /// What is remembered in Kafka; without it, the slot is all there is.
+    pub positions: Option<&'a mut Positions>,
+    /// When statuses are due.
+    pub feedback: Feedback,
+    /// For the operator.
+    pub health: &'a Health,
+    /// For the operator's machines.
+    pub metrics: &'a Metrics,
+    /// What the sensor has noticed beside the stream.
+    pub alarms: Receiver<Alarm>,
+    /// The request to end.
+    pub shutdown: &'a mut Shutdown,
+    /// How long records in flight may take to settle once it has come.
+    pub shutdown_grace: Duration,
+}
+
+/// What ends a session, and is not told in the stream.
+#[derive(Debug)]
+pub enum Alarm {
+    /// Postgres shuts down, and waits until everything it has sent is confirmed.
+    ShuttingDown,
+    /// The publication is not what it must be any more.
+    Setup(SetupError),
+}
+
+/// What the loop remembers from turn to turn.
+#[derive(Debug)]
+struct Turn {
+    runs: Vec<Run>,
+    /// When something last came from the server, or could not have.
+    heard: Instant,
+    /// Nothing came since the last status.
+    quiet: bool,
+    /// A row waits for room.
+    blocked: bool,
+    /// A row cannot be sent, and is tried again at that time.
+    halted: Option<(Stuck, Instant)>,
+    /// How far everything was in Kafka, and since when it has been so with records in flight.
+    reached: Reached,
+    waiting_since: Option<Instant>,
+    /// Since when the end has been asked for.
+    draining: Option<Instant>,
+    /// When to leave a server that shuts down, whatever is not confirmed.
+    leave_at: Option<Instant>,
+}
+
+impl Relay<'_> {
+    /// Streams until the end is asked for and what was sent has settled.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let mut turn = Turn {
+            runs: Vec::new(),
+            heard: now,
+            quiet: true,
+            blocked: false,
+            halted: None,
+            reached: self.pipe.frontier().reached(),
+            waiting_since: None,
+            draining: None,
+            leave_at: None,
+        };
+        loop {
+            // 1. Acks make room for rows, and are news for the status.
+            self.fetch_acks(&mut turn)?;
+            // 2. Rows, as long as there is room.
+            self.take_frames(&mut turn)?;
+            // 3. The position, and a status if one is due, whatever became of the rows.
+            let now = Instant::now();
+            self.remember(now, &turn);
+            self.report(now, &mut turn);
+            // 4. What happened, for the operator: once a turn and not for each row.
+            self.publish(now, &mut turn);
+            // 5. Nothing left to do but wait.
+            if self.has_settled(&turn) {
+                return self.take_leave().await;
+            }
+            if turn.leave_at.is_some_and(|at| now >= at) {
+                return Err(Error::ShuttingDown);
+            }
+            self.wait(now, &mut turn).await?;
+        }
+    }
+
+    /// Whether rows are to be taken: until the end is asked for, and then to the end of the
+    /// transaction of which rows have been sent, since nothing of it can be confirmed before. A
+    /// long one is not waited for.
+    fn takes_rows(&self, turn: &Turn) -> bool {
+        turn.draining.is_none_or(|since| {
+            let patience = FINISH_MAX.min(self.shutdown_grace);
+            self.pipe.frontier().open().is_some() && since.elapsed() < patience
+        })
+    }
+
+    fn has_settled(&self, turn: &Turn) -> bool {
+        turn.draining.is_some_and(|since| {
+            let settled = self.pipe.frontier().is_idle() && !self.takes_rows(turn);
+            let reached = self.pipe.frontier().reached();
+            let written = self.positions.as_ref().is_none_or(|it| it.has_written(reached));
+            settled && written || since.elapsed() >= self.shutdown_grace
+        })
+    }
+
+    /// What may be told to Postgres: what is in Kafka, and remembered there.
+    fn flush(&self) -> Flush {
+        self.positions.as_ref().map_or(self.pipe.frontier().confirmed(), |it| it.flush())
+    }
+
+    fn remember(&mut self, now: Instant, turn: &Turn) {
+        if let Some(positions) = &mut self.positions {
+            // At the end nobody waits for the interval.
+            let hurry = turn.draining.is_some() && self.pipe.frontier().is_idle();
+            positions.write(self.producer, now, self.pipe.frontier().reached(), hurry);
+        }
+    }
+
+    async fn wait(&mut self, now: Instant, turn: &mut Turn) -> Result<(), Error> {
+        let draining = turn.draining.is_some();
+        let read = !turn.blocked && self.takes_rows(turn);
+        if !read {
+            turn.heard = now;
+        } else if now.saturating_duration_since(turn.heard) > SILENCE_MAX {
+            return Err(Error::Silent(SILENCE_MAX));
+        }
+        let mut next = self.feedback.next(now);
+        if !self.wire.is_writable() {
+            // The status that is due waits for the one before it; the socket will wake us.
+            next = next.max(now + WRITE_RETRY);
+        }
+        if draining {
+            next = next.min(now + DRAIN_PERIOD);
+        }
+        next = turn.leave_at.map_or(next, |at| next.min(at));
+        let reached = self.pipe.frontier().reached();
+        if let Some(write) = self.positions.as_ref().and_then(|it| it.next(now, reached)) {
+            next = next.min(write.max(now + WRITE_RETRY));
+        }
+        tokio::select! {
+            biased;
+            // 1. The end first: nothing else may keep it waiting.
+            () = self.shutdown.requested(), if !draining => {
+                turn.draining = Some(Instant::now());
+                self.health.enter(Phase::Draining, None);
+            }
+            // 2. What would otherwise never be noticed.
+            Some(alarm) = self.alarms.recv() => match alarm {
+                Alarm::ShuttingDown => turn.leave_at = Some(Instant::now() + LEAVE_GRACE),
+                Alarm::Setup(error) => return Err(Error::Setup(error)),
+            },
+            // 3. Acks before rows: they free memory, rows take it.
+            () = self.producer.acks().arrived() => self.producer.refresh_topics(),
+            // 4. The socket: writes what is queued; reads if rows can be taken.
+            came = self.wire.turn(read) => {
+                if came? == 0 {
+                    return Err(Error::Closed);
+                }
+                turn.heard = Instant::now();
+                turn.quiet = false;
+            }
+            // 5. The next status.
+            () = tokio::time::sleep_until(next.into()) => {}
+        }
+        Ok(())
+    }
+
+    fn fetch_acks(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        let fetched = self.producer.acks().fetch(&mut turn.runs);
+        if !turn.runs.is_empty() {
+            let clock_us = postgres_clock_us();
+            for run in &turn.runs {
+                let committed_us = self.pipe.acked(run.ticket, run.records, run.bytes);
+                let age_us = u64::try_from(clock_us.saturating_sub(committed_us)).unwrap_or(0);
+                let age = Duration::from_micros(age_us);
+                self.metrics.commit_to_ack.observe(age.as_secs_f64());
+            }
+        }
+        if fetched.map_err(Error::Delivery)?
+            && let Some(positions) = &mut self.positions
+        {
+            positions.acked();
+        }
+        Ok(())
+    }
+
+    fn take_frames(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        turn.blocked = false;
+        if turn.halted.as_ref().is_some_and(|(_, again)| Instant::now() < *again) {
+            turn.blocked = true;
+            return Ok(());
+        }
+        while self.takes_rows(turn)
+            && let Some((frame, len)) = self.wire.peek()?
+        {
+            let step = match frame.tag {
+                b'd' => self.pipe.take(frame.body, self.producer)?,
+                tag => {
+                    control(tag, frame.body)?;
+                    Step::Taken
+                }
+            };
+            match step {
+                Step::Taken => {}
+                Step::ReplyWanted => self.feedback.want_answer(),
+                Step::Full => {
+                    self.metrics.queue_full();
+                    turn.blocked = true;
+                    return Ok(());
+                }
+                Step::Stuck(stuck) => {
+                    if !self.may_skip(&stuck) {
+                        self.halt(turn, stuck);
+                        return Ok(());
+                    }
+                    tracing::warn!("skipped: {stuck}");
+                    self.metrics.poisoned("skip");
+                    self.pipe.skip_row();
+                }
+            }
+            self.wire.consume(len);
+            turn.halted = None;
+        }
+        Ok(())
+    }
+
+    fn may_skip(&self, stuck: &Stuck) -> bool {
+        match stuck {
+            Stuck::Poison(poison) => {
+                self.pipe.outboxes().on_poison(&poison.table) == OnPoison::Skip
+            }
+            Stuck::Unmapped { .. } => false,
+        }
+    }
+
+    /// The row stays where it is, and everything behind it in Postgres. The stream goes on: what
+    /// was sent before it is still to be acked and confirmed.
+    fn halt(&self, turn: &mut Turn, stuck: Stuck) {
+        if turn.halted.as_ref().is_none_or(|(before, _)| *before != stuck) {
+            tracing::error!("halted: {stuck}");
+            self.metrics.poisoned("halt");
+        }
+        turn.halted = Some((stuck, Instant::now() + STUCK_RETRY));
+        turn.blocked = true;
+    }
+
+    fn report(&mut self, now: Instant, turn: &mut Turn) {
+        let flush = self.flush();
+        // A status that has not gone out yet is not joined by a second one: what waits is bounded.
+        if self.wire.is_writable() && self.feedback.due(now, flush) {
+            // In a quiet stream, a reply tells that the server lives and how far it has read.
+            self.queue_status(flush, turn.quiet);
+            self.feedback.sent(now, flush);
+            turn.quiet = true;
+        }
+    }
+
+    fn queue_status(&mut self, flush: Flush, reply: bool) {
+        let written = self.pipe.received().max(flush.lsn());
+        self.wire.queue(&status(written, flush, postgres_clock_us(), reply));
+    }
+
+    fn publish(&mut self, now: Instant, turn: &mut Turn) {
+        self.metrics.passed(self.pipe.passed(), self.producer.take_sent());
+        let flush = self.flush();
+        let frontier = self.pipe.frontier();
+        // Acks alone are no progress: one partition may hang while the others get on.
+        if frontier.is_idle() || frontier.reached() != turn.reached {
+            turn.reached = frontier.reached();
+            turn.waiting_since = None;
+        }
+        if !frontier.is_idle() {
+            turn.waiting_since.get_or_insert(now);
+        }
+        let acks = self.producer.acks();
+        let connected = acks.is_connected();
+        let reason = match &turn.halted {
+            Some((stuck, _)) => Some(stuck.to_string()),
+            None if !connected => acks.trouble(),
+            None if turn.blocked => self.producer.topic_trouble().map(str::to_owned),
+            None => None,
+        };
+        let phase = match (turn.draining, &turn.halted) {
+            (Some(_), _) => Phase::Draining,
+            (None, Some(_)) => Phase::Halted,
+            (None, None) => Phase::Streaming,
+        };
+        let mut news = None;
+        self.health.update(now, |state| {
+            state.phase = phase;
+            state.kafka_connected = connected;
+            state.waiting_since = turn.waiting_since;
+            state.confirmed = flush.lsn();
+            state.received = self.pipe.received();
+            state.records = frontier.records();
+            state.bytes = frontier.bytes();
+            if state.reason != reason {
+                state.reason.clone_from(&reason);
+                news = Some(reason);
+            }
+        });
+        match news {
+            Some(Some(reason)) if turn.halted.is_none() => tracing::warn!("held up: {reason}"),
+            Some(None) => tracing::info!("going on"),
+            _ => {}
+        }
+    }
+
+    /// The last status, and the end of the copy behind it: the server's own `CopyDone` says that
+    /// it has taken in both. An answer to the status alone could be one to the status before.
+    ///
+    /// Rows that still come are left in Postgres. The end of a long transaction is not waited
+    /// for: the socket is closed, which ends the stream at once.
+    async fn take_leave(mut self) -> Result<(), Error> {
+        let (left, flush) = (self.pipe.frontier().records(), self.flush());
+        if left > 0 {
+            tracing::warn!("{left} records were not acked in time; they will be sent again");
+        }
+        self.queue_status(flush, false);
+        self.wire.queue(&COPY_DONE);
+        match tokio::time::timeout(FAREWELL_MAX, self.farewell()).await {
+            Ok(Ok(())) => tracing::info!(lsn = %flush.lsn(), "ended"),
+            Ok(Err(error)) => tracing::warn!("the last status may not have arrived: {error}"),
+            Err(_) => tracing::warn!("Postgres did not answer the last status in time"),
+        }
+        Ok(())
+    }
+
+    async fn farewell(&mut self) -> Result<(), Error> {
+        loop {
+            while let Some((frame, len)) = self.wire.peek()? {
+                let tag = frame.tag;
+                self.wire.consume(len);
+                if tag == b'c' {
+                    return Ok(());
+                }
+            }
+            if self.wire.turn(true).await? == 0 {
+                return Err(Error::Closed);
+            }
+        }
+    }
+}
+
+/// Messages beside the stream. What does not end it is logged.
+fn control(tag: u8, body: &[u8]) -> Result<(), Error> {
+    match tag {
+        b'E' => Err(Error::Server(ServerError::parse(body))),
+        // Since version 18 Postgres goes on without a publication that it does not find, and this
+        // warning is the only sign.
+        b'N' => match ServerError::parse(body) {
+            warning if warning.sqlstate == "55000" => Err(Error::RowsSkipped(warning)),
+            notice => {
+                tracing::warn!("Postgres: {notice}");
+                Ok(())
+            }
+        },
+        // CopyDone and CommandComplete: the server is going down in good order.
+        b'c' | b'C' | b'Z' => Err(Error::Closed),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,409 @@
+//! Sessions, one after the other, for as long as the process lives.
+//!
+//! The one place that retries. Pipe and frontier outlive the sessions; the producer does as well,
+//! until it fails.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use rdkafka::ClientConfig;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::Client;
+
+use crate::config::Config;
+use crate::error::{Error, Remedy};
+use crate::feedback::Feedback;
+use crate::frontier::{Frontier, Limits};
+use crate::health::{Health, Phase};
+use crate::http::Pages;
+use crate::kafka::positions::{self, Positions};
+use crate::kafka::producer::Producer;
+use crate::kafka::settings;
+use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+use crate::outbox::Outboxes;
+use crate::pg::admin::{Setup, SetupError, slot};
+use crate::pg::conninfo::Conninfo;
+use crate::pg::session::{Before, Opening, Session, System, open};
+use crate::pg::socket::Endpoint;
+use crate::pg::sql::connect_sql;
+use crate::pipe::Pipe;
+use crate::position::{Context, Found, PositionRecord, Source, switched};
+use crate::relay::{Alarm, Relay};
+use crate::shutdown::Shutdown;
+
+/// Records after which the progress inside a transaction is noted: what a restart repeats of a
+/// long one is at most this much more than what was in flight.
+const SPAN_MAX: usize = 1000;
+/// The first wait after a failure; it doubles, with jitter, up to the maximum of its kind.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// The longest wait when a server is away.
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// The longest wait when somebody must mend something.
+const HALT_MAX: Duration = Duration::from_secs(15);
+/// How often the slot's reader is looked for while another relay holds it.
+const STANDBY_WAIT: Duration = Duration::from_secs(1);
+/// How often the slot and the server's position are looked at.
+const SENSOR_PERIOD: Duration = Duration::from_secs(5);
+/// How long one look may take.
+const SENSOR_MAX: Duration = Duration::from_secs(5);
+
+/// Everything that outlives a session.
+pub struct Supervisor {
+    conninfo: Conninfo,
+    setup: Setup,
+    kafka: ClientConfig,
+    status_interval: Duration,
+    shutdown_grace: Duration,
+    memory: Option<Memory>,
+    pipe: Pipe,
+    producer: Option<Producer>,
+    positions: Option<Positions>,
+    before: Before,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+}
+
+/// The topic of position records, and how it is read.
+struct Memory {
+    topic: String,
+    settings: ClientConfig,
+}
+
+impl Supervisor {
+    /// Everything made, nothing connected.
+    pub fn new(config: Config, accept_gap: bool, pages: Pages, shutdown: Shutdown) -> Supervisor {
+        let kafka = settings::producer(&config);
+        let reader = settings::consumer(&config);
+        let Config { postgres, delivery, outboxes, .. } = config;
+        let memory = delivery.positions_topic.map(|topic| Memory { topic, settings: reader });
+        let setup = Setup {
+            slot: postgres.slot,
+            publication: postgres.publication,
+            tables: outboxes.iter().map(|outbox| outbox.table.clone()).collect(),
+            create: postgres.create,
+            accept_gap,
+        };
+        let limits = Limits {
+            records: delivery.max_in_flight,
+            bytes: delivery.max_in_flight_bytes,
+            span: SPAN_MAX,
+        };
+        let outboxes = Outboxes::new(outboxes, delivery.position_header);
+        Supervisor {
+            conninfo: postgres.conninfo,
+            setup,
+            kafka,
+            status_interval: postgres.status_interval,
+            shutdown_grace: delivery.shutdown_grace,
+            pipe: Pipe::new(outboxes, Frontier::new(Lsn::ZERO, limits)),
+            producer: None,
+            positions: None,
+            memory,
+            before: Before::default(),
+            health: pages.health,
+            metrics: pages.metrics,
+            shutdown,
+        }
+    }
+
+    /// Runs sessions until the end is asked for.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        while !self.shutdown.is_requested() {
+            let confirmed = self.pipe.frontier().confirmed();
+            let Err(error) = self.session().await else { return };
+            // A session that got something done ends a series of failures: a storm is made of
+            // attempts that get nowhere.
+            if self.pipe.frontier().confirmed() > confirmed {
+                backoff = Backoff::default();
+            }
+            let remedy = error.remedy();
+            let wait = backoff.next(remedy);
+            self.note(&error, remedy);
+            // Whoever holds the slot now goes on from what is confirmed; nothing of ours may come
+            // in between, and where to begin afterwards is to be found out anew.
+            let anew = matches!(remedy, Remedy::BeginAgain | Remedy::StandBy);
+            if (anew && self.before.system.is_some()) || remedy == Remedy::Restart {
+                self.drop_producer().await;
+            }
+            if anew {
+                self.before = Before::default();
+            }
+            // An error here means that the time is up.
+            let _ = timeout(wait, self.shutdown.requested()).await;
+        }
+    }
+
+    async fn session(&mut self) -> Result<(), Error> {
+        let mut shutdown = self.shutdown.clone();
+        // Until there is a stream, nothing is under way that would have to settle.
+        let session = tokio::select! {
+            biased;
+            () = shutdown.requested() => return Ok(()),
+            session = self.open() => session?,
+        };
+        let Session { wire, client, endpoint, system } = session;
+        let Some(producer) = self.producer.as_mut() else { return Ok(()) };
+        self.pipe.reconnect();
+        self.before.system = Some(system);
+        self.health.enter(Phase::Streaming, None);
+        tracing::info!(
+            server = %endpoint,
+            slot = self.setup.slot,
+            lsn = %self.pipe.frontier().confirmed().lsn(),
+            "streaming"
+        );
+        let (alarm, alarms) = mpsc::channel(1);
+        let sensor = Sensor {
+            conninfo: self.conninfo.clone(),
+            endpoint,
+            setup: self.setup.clone(),
+            metrics: Arc::clone(&self.metrics),
+            alarm,
+        };
+        let _sensor = AbortOnDrop(tokio::spawn(sensor.run(client)));
+        let relay = Relay {
+            wire,
+            pipe: &mut self.pipe,
+            producer,
+            positions: self.positions.as_mut(),
+            feedback: Feedback::new(self.status_interval),
+            health: &self.health,
+            metrics: &self.metrics,
+            alarms,
+            shutdown: &mut self.shutdown,
+            shutdown_grace: self.shutdown_grace,
+        };
+        relay.run().await
+    }
+
+    async fn open(&mut self) -> Result<Session, Error> {
+        if self.producer.is_none() {
+            self.producer = Some(Producer::start(&self.kafka)?);
+            self.wait_for_kafka().await;
+        }
+        self.before.reached = self.pipe.frontier().confirmed().lsn();
+        if self.health.state().phase == Phase::WaitingForKafka {
+            self.health.enter(Phase::Connecting, None);
+        }
+        let mut opening = open(&self.conninfo, &self.setup, &self.before).await?;
+        if self.before.system.is_none() {
+            self.find_start(&mut opening).await?;
+        }
+        // From here on the slot may be held by this connection, whatever we hear of it.
+        self.before.backend_pid = Some(opening.backend_pid());
+        let from = self.pipe.frontier().confirmed().lsn();
+        opening.start(&self.setup, from).await.map_err(Error::Connect)
+    }
+
+    /// Where this process begins: the slot's position, held against what is remembered in Kafka.
+    ///
+    /// The slot has no reader at this moment, so whatever another relay has confirmed is written
+    /// there already: a slot beyond the record is a gap, and not a race.
+    async fn find_start(&mut self, opening: &mut Opening) -> Result<(), Error> {
+        let Opening { slot, server, database, ref system, .. } = *opening;
+        let System { ref identifier, timeline } = *system;
+        let source = Source { system: identifier.clone(), database, slot: self.setup.slot.clone() };
+        let record = match &self.memory {
+            Some(memory) => memory.recall(source.clone()).await?,
+            None => None,
+        };
+        let switched = match &record {
+            Some(record) if record.context.timeline != timeline => {
+                let history = opening.timeline_history().await.map_err(Error::Connect)?;
+                switched(&history, record.context.timeline)
+            }
+            _ => None,
+        };
+        let publication = &self.setup.publication;
+        let found = Found { record, slot, server, timeline, switched, publication };
+        let start = found.start(self.setup.accept_gap)?;
+        if let Some(remark) = &start.remark {
+            tracing::warn!("{remark}");
+        }
+        self.pipe.start(&start);
+        // Once is what was asked for.
+        self.setup.accept_gap = false;
+        let reached = self.pipe.frontier().reached();
+        let context = Context { timeline, publication: publication.clone(), epoch: start.epoch };
+        self.positions = self.memory.as_ref().map(|memory| {
+            let topic = memory.topic.clone();
+            Positions::new(topic, source, context, self.status_interval, reached)
+        });
+        Ok(())
+    }
+
+    /// Before a broker has answered for the first time, no slot is made: it would keep the log for
+    /// a relay that may never run.
+    async fn wait_for_kafka(&self) {
+        let Some(producer) = &self.producer else { return };
+        while !producer.acks().is_connected() {
+            let trouble = producer.acks().trouble();
+            if self.health.enter(Phase::WaitingForKafka, trouble.clone())
+                && let Some(trouble) = trouble
+            {
+                tracing::warn!("waiting for Kafka: {trouble}");
+            }
+            producer.acks().arrived().await;
+        }
+        self.health.update(Instant::now(), |state| state.kafka_connected = true);
+    }
+
+    /// Says what happened, once for as long as it stays the same.
+    fn note(&self, error: &Error, remedy: Remedy) {
+        self.metrics.session_ended(error.reason());
+        let phase = match remedy {
+            Remedy::Reconnect | Remedy::Restart | Remedy::BeginAgain => Phase::Connecting,
+            Remedy::StandBy => Phase::StandingBy,
+            Remedy::Halt => Phase::Halted,
+        };
+        if !self.health.enter(phase, Some(error.to_string())) {
+            return;
+        }
+        match remedy {
+            Remedy::Reconnect => tracing::warn!("{error}; connecting again"),
+            Remedy::Restart => {
+                tracing::error!("{error}; starting over from what is confirmed");
+            }
+            Remedy::BeginAgain => tracing::warn!("{error}; looking for the place to go on from"),
+            Remedy::StandBy => tracing::info!("standing by: {error}"),
+            Remedy::Halt => tracing::error!("halted, and trying again now and then: {error}"),
+        }
+    }
+
+    /// What the producer had in flight is forgotten, and will be sent again.
+    async fn drop_producer(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            // It waits for its threads.
+            let _ = tokio::task::spawn_blocking(move || drop(producer)).await;
+        }
+        self.pipe.restart();
+        if let Some(positions) = &mut self.positions {
+            positions.restart();
+        }
+    }
+}
+
+impl Memory {
+    /// The record of `source`; makes the topic if it is missing.
+    async fn recall(&self, source: Source) -> Result<Option<PositionRecord>, Error> {
+        positions::create(&self.settings, &self.topic).await?;
+        let (settings, topic) = (self.settings.clone(), self.topic.clone());
+        let read = tokio::task::spawn_blocking(move || positions::read(&settings, &topic, &source));
+        Ok(read.await.map_err(std::io::Error::other)??)
+    }
+}
+
+/// How long to wait after failures in a row.
+#[derive(Debug, Default)]
+struct Backoff {
+    reconnect: Option<ExponentialBackoff>,
+    halt: Option<ExponentialBackoff>,
+}
+
+impl Backoff {
+    fn next(&mut self, remedy: Remedy) -> Duration {
+        let (series, max) = match remedy {
+            Remedy::StandBy => return STANDBY_WAIT,
+            Remedy::Reconnect | Remedy::Restart | Remedy::BeginAgain => {
+                (&mut self.reconnect, RECONNECT_MAX)
+            }
+            Remedy::Halt => (&mut self.halt, HALT_MAX),
+        };
+        let build = || {
+            let builder = ExponentialBuilder::default().with_min_delay(BACKOFF_MIN);
+            builder.with_max_delay(max).without_max_times().with_jitter().build()
+        };
+        series.get_or_insert_with(build).next().unwrap_or(max)
+    }
+}
+
+/// Looks at slot, publication and server from beside the stream.
+struct Sensor {
+    conninfo: Conninfo,
+    endpoint: Endpoint,
+    setup: Setup,
+    metrics: Arc<Metrics>,
+    alarm: mpsc::Sender<Alarm>,
+}
+
+impl Sensor {
+    /// A look that fails is not by itself a reason to end the stream; what it finds may be.
+    async fn run(self, mut client: Client) {
+        let mut failing = false;
+        loop {
+            let trouble = match timeout(SENSOR_MAX, self.look(&client)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(SetupError::Sql { error, .. })) => Some(error.to_string()),
+                Ok(Err(error)) => return drop(self.alarm.send(Alarm::Setup(error)).await),
+                Err(_) => Some("no answer".to_owned()),
+            };
+            if let Some(trouble) = &trouble
+                && !failing
+            {
+                tracing::warn!("cannot look at slot and publication: {trouble}");
+            }
+            failing = trouble.is_some();
+            self.rest(&client).await;
+            if client.is_closed() {
+                match connect_sql(&self.conninfo, &self.endpoint).await {
+                    Ok(again) => client = again,
+                    // Ordinary sessions end first when Postgres is stopped, and new ones are
+                    // refused (57P03); the walsender lives on until all it has sent is confirmed.
+                    Err(error) if error.sqlstate() == Some("57P03") => {
+                        return drop(self.alarm.send(Alarm::ShuttingDown).await);
+                    }
+                    Err(error) => tracing::debug!("no SQL connection: {error}"),
+                }
+            }
+        }
+    }
+
+    async fn look(&self, client: &Client) -> Result<(), SetupError> {
+        if let Some(slot) = slot(client, &self.setup.slot).await? {
+            self.metrics.slot(&slot);
+        }
+        self.setup.check(client).await
+    }
+
+    /// Until the next look, or until the connection is gone.
+    async fn rest(&self, client: &Client) {
+        let until = Instant::now() + SENSOR_PERIOD;
+        loop {
+            tokio::time::sleep(SENSOR_PERIOD / 10).await;
+            if client.is_closed() || Instant::now() >= until {
+                return;
+            }
+        }
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_up_to_their_maximum_and_never_end() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = (0..40).map(|_| backoff.next(Remedy::Reconnect)).collect();
+        assert!(waits[0] <= BACKOFF_MIN * 2, "{waits:?}");
+        // Jitter adds up to as much again.
+        assert!(waits.iter().skip(10).all(|wait| *wait >= RECONNECT_MAX), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= RECONNECT_MAX * 2), "{waits:?}");
+        assert!(backoff.next(Remedy::Halt) <= BACKOFF_MIN * 2, "each kind has its own series");
+        assert_eq!(backoff.next(Remedy::StandBy), STANDBY_WAIT);
+    }
+}
