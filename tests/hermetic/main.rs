@@ -1,0 +1,11 @@
+//! Tests that need no server: `cargo test --test hermetic`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+// What is said about every mistake in a configuration, and what wins over what.
+mod config;
+// What the program does when there is nobody to talk to: exit status, pages, signals, log.
+mod daemon;
+// What the pages say, and to whom they say it in time.
+mod http;
+// What this tree looks like: sizes, names, who may use whom.
+mod tidy;

@@ -1,0 +1,29 @@
+//! Tests on real servers. They fail when a server cannot be had; they never skip.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod guarded;
+mod load;
+mod scene;
+// From the URL to a session: methods, TLS, hosts, time limits, secrets.
+mod connection;
+// Logins, certificates and compression of Kafka.
+mod kafka_security;
+// From a committed row to a record, on every supported Postgres.
+mod delivery;
+// The promises, under load: nothing lost, nothing reordered, memory bounded.
+mod must_hold;
+// What Kafka thinks of the records: partitions, sizes, policies.
+mod records;
+// The outbox table changes while events flow.
+mod schema;
+// Starting without something, standing by, ending.
+mod lifecycle;
+// What is remembered in Kafka: nothing is repeated, and gaps are proven.
+mod positions;

@@ -1,0 +1,131 @@
+//! The position record: a restart repeats less, and a gap is proven.
+
+use std::time::Duration;
+
+use lab::{Kafka, Postgres, eventually, read_all};
+use walrelay::lsn::Lsn;
+
+use crate::load::{Verdict, check, watch};
+use crate::scene::{LATEST, PATIENCE, Scene, not_ready};
+
+/// A10: up to version 16 a slot goes back when Postgres restarts, even after a clean stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a10_a_slot_that_went_back_repeats_nothing() {
+    for version in [15, LATEST] {
+        let postgres = Postgres::start(version).unwrap();
+        let scene = Scene::on(&postgres, Kafka::shared(), 1).await;
+        let relay = scene.relay().await;
+        for n in 0..50 {
+            scene.insert("k", &n.to_string()).await;
+        }
+        scene.reader().poll_until(50, PATIENCE).unwrap();
+        relay.terminate_and_wait(PATIENCE).unwrap();
+        let before = scene.confirmed().await;
+        postgres.stop_immediate().unwrap();
+        postgres.start_again().unwrap();
+        let client = scene.database.client().await.unwrap();
+        let sql = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots";
+        let after: String = client.query_one(sql, &[]).await.unwrap().get(0);
+        let after: Lsn = after.parse().unwrap();
+        assert!(after < before, "the slot did not go back: the test shows nothing");
+
+        relay.start_again().unwrap();
+        relay.wait_ready(PATIENCE).await.unwrap();
+        client.batch_execute(&crate::scene::insert("k", "50")).await.unwrap();
+        let last = async || {
+            let records = read_all(&scene.kafka.bootstrap(), &scene.topic).unwrap();
+            records.iter().any(|record| record.payload_text() == "50").then_some(records)
+        };
+        let records = eventually(PATIENCE, "the last row", last).await.unwrap();
+        let numbers = records.iter().map(|record| record.payload_text().parse().unwrap());
+        assert_eq!(numbers.collect::<Vec<u32>>(), (0..=50).collect::<Vec<u32>>());
+    }
+}
+
+/// A7: a long transaction does not begin again at its first row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a7_a_kill_inside_a_long_transaction_repeats_what_was_in_flight() {
+    const ROWS: u32 = 300_000;
+    let scene = Scene::new(LATEST, 3).await;
+    let relay = scene.relay().await;
+    relay.terminate_and_wait(PATIENCE).unwrap();
+    let config = scene.config(&scene.database.url(), &scene.kafka.bootstrap());
+    let often = "[postgres]\nstatus_interval = \"100ms\"";
+    relay.write_config(&config.replace("[postgres]", often)).unwrap();
+    relay.start_again().unwrap();
+    scene
+        .execute(&format!(
+            "INSERT INTO outbox (aggregatetype, aggregateid, type, payload)
+             SELECT 'post', 'k' || g % 1000, 'created', jsonb_build_object('n', g / 1000 + 1)
+             FROM generate_series(0, {ROWS} - 1) g;
+             CREATE TABLE seq AS SELECT g AS key, {ROWS} / 1000 AS n FROM generate_series(0, 999) g"
+        ))
+        .await;
+    let mut bound = 0;
+    for _ in 0..3 {
+        let far = async || {
+            let sent = relay.metric("walrelay_events_total").await.unwrap_or(0.0);
+            sent > 20_000.0
+        };
+        eventually(PATIENCE, "some way into the transaction", far).await.unwrap();
+        bound += watch(&relay, Duration::from_millis(300), Duration::from_millis(100)).await;
+        relay.kill_9().unwrap();
+        relay.start_again().unwrap();
+    }
+    let done = async || {
+        let records = read_all(&scene.kafka.bootstrap(), &scene.topic).unwrap();
+        (check(&scene.client, &records, 3).await.lost == 0).then_some(records)
+    };
+    let records = eventually(2 * PATIENCE, "all of it", done).await.unwrap();
+    let verdict = check(&scene.client, &records, 3).await;
+    let repeated = verdict.repeated;
+    println!("{repeated} of {ROWS}, at most {bound}, repeated after three kills");
+    assert_eq!(Verdict { repeated: 0, ..verdict }, Verdict::default());
+    assert!(repeated <= bound, "{repeated} repeated, {bound} were in flight or not written");
+    scene.followed(PATIENCE).await;
+}
+
+/// A12: `START_REPLICATION` below the slot is silently forwarded, whoever moved it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a12_a_slot_that_was_moved_is_a_gap() {
+    let scene = Scene::new(LATEST, 1).await;
+    let relay = scene.relay().await;
+    scene.insert("k", "1").await;
+    let mut reader = scene.reader();
+    reader.poll_until(1, PATIENCE).unwrap();
+    relay.terminate_and_wait(PATIENCE).unwrap();
+    scene.insert("k", "2").await;
+    let sql = "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())";
+    scene.client.execute(sql, &[&scene.topic]).await.unwrap();
+    let moved = scene.confirmed().await;
+    relay.start_again().unwrap();
+    not_ready(&relay, "the slot was moved or made anew, and the events between were not sent")
+        .await;
+    scene.insert("k", "3").await;
+    assert_eq!(scene.confirmed().await, moved, "nothing is confirmed while halted");
+
+    relay.terminate_and_wait(PATIENCE).unwrap();
+    let url = scene.database.url();
+    let accepting = scene.start_with(&url, &scene.kafka.bootstrap(), &["--accept-gap"]);
+    accepting.wait_for_log(PATIENCE, "accepted a gap, from ").unwrap();
+    let records = reader.poll_until(2, PATIENCE).unwrap();
+    let payloads: Vec<_> = records.iter().map(lab::Record::payload_text).collect();
+    assert_eq!(payloads, ["1", "3"]);
+    scene.followed(PATIENCE).await;
+    // And it was for once: the position is a new one, and good.
+    drop(accepting);
+    relay.start_again().unwrap();
+    relay.wait_ready(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_position_topic_the_slot_is_all_there_is() {
+    let mut scene = Scene::new(LATEST, 1).await;
+    scene.configure("[delivery]\npositions_topic = \"\"");
+    let relay = scene.relay().await;
+    scene.insert("k", "1").await;
+    scene.reader().poll_until(1, PATIENCE).unwrap();
+    scene.followed(PATIENCE).await;
+    relay.restart().unwrap();
+    relay.wait_ready(PATIENCE).await.unwrap();
+}

@@ -1,0 +1,141 @@
+//! What every test sets up: a database with an outbox, a topic, and a relay between them.
+
+use std::time::Duration;
+
+use lab::{Database, Kafka, Postgres, Reader, Relay, eventually};
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+use walrelay::lsn::Lsn;
+
+pub const VERSIONS: [u16; 5] = [14, 15, 16, 17, 18];
+/// The version of tests for which it does not matter.
+pub const LATEST: u16 = 18;
+/// Servers on a machine with two busy cores need patience; a test that passes never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A database of its own, on a server that the tests share.
+pub struct Scene<'a> {
+    pub postgres: &'a Postgres,
+    pub kafka: &'a Kafka,
+    pub database: Database,
+    pub client: Client,
+    /// Also the name of the slot.
+    pub topic: String,
+    more: String,
+}
+
+impl Scene<'static> {
+    /// On servers that the tests share.
+    pub async fn new(version: u16, partitions: i32) -> Scene<'static> {
+        Scene::on(Postgres::shared(version), Kafka::shared(), partitions).await
+    }
+}
+
+impl<'a> Scene<'a> {
+    /// With Debezium's default outbox table, and a topic of so many partitions.
+    pub async fn on(postgres: &'a Postgres, kafka: &'a Kafka, partitions: i32) -> Scene<'a> {
+        let database = postgres.create_database().await.unwrap();
+        database.create_outbox().await.unwrap();
+        let client = database.client().await.unwrap();
+        let topic = database.name().to_owned();
+        if partitions > 0 {
+            kafka.create_topic(&topic, partitions).await.unwrap();
+        }
+        Scene { postgres, kafka, database, client, topic, more: String::new() }
+    }
+
+    /// Adds sections to the configuration of relays started from here on.
+    pub fn configure(&mut self, more: &str) {
+        self.more.push_str(more);
+    }
+
+    /// The relay's configuration, with these servers.
+    pub fn config(&self, url: &str, brokers: &str) -> String {
+        let Scene { topic, more, .. } = self;
+        format!(
+            r#"
+            [postgres]
+            url = "{url}"
+            slot = "{topic}"
+            [kafka]
+            brokers = ["{brokers}"]
+            [http]
+            listen = "{{http}}"
+            [[outbox]]
+            topic = "{topic}"
+            {more}
+            "#
+        )
+    }
+
+    /// Starts a relay, and waits until it is ready.
+    pub async fn relay(&self) -> Relay {
+        let relay = self.start(&self.database.url(), &self.kafka.bootstrap());
+        relay.wait_ready(PATIENCE).await.unwrap();
+        relay
+    }
+
+    /// Starts a relay, and does not wait.
+    pub fn start(&self, url: &str, brokers: &str) -> Relay {
+        self.start_with(url, brokers, &[])
+    }
+
+    /// Starts a relay with more arguments, and does not wait.
+    pub fn start_with(&self, url: &str, brokers: &str, args: &[&str]) -> Relay {
+        let config = self.config(url, brokers);
+        let binary = env!("CARGO_BIN_EXE_walrelay");
+        Relay::builder(binary).config(config).args(args.iter().copied()).start().unwrap()
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::open(&self.kafka.bootstrap(), &self.topic).unwrap()
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap();
+    }
+
+    /// One event in a transaction of its own.
+    pub async fn insert(&self, key: &str, payload: &str) {
+        self.execute(&insert(key, payload)).await;
+    }
+
+    /// `confirmed_flush_lsn` of the slot.
+    pub async fn confirmed(&self) -> Lsn {
+        let sql = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots
+                   WHERE slot_name = $1";
+        self.lsn(sql, &[&self.topic]).await
+    }
+
+    /// Waits until the slot has got to where the server writes now. Other tests write as well, so
+    /// that it never stays there.
+    pub async fn followed(&self, patience: Duration) {
+        let target = self.lsn("SELECT pg_current_wal_lsn()::text", &[]).await;
+        let there = async || self.confirmed().await >= target;
+        eventually(patience, "the slot to follow", there).await.unwrap();
+    }
+
+    async fn lsn(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Lsn {
+        let row = self.client.query_one(sql, parameters).await.unwrap();
+        row.get::<_, String>(0).parse().unwrap()
+    }
+}
+
+/// The statement that writes an event; the payload is JSON.
+pub fn insert(key: &str, payload: &str) -> String {
+    format!(
+        "INSERT INTO outbox (aggregatetype, aggregateid, type, payload) \
+         VALUES ('post', '{key}', 'created', '{payload}');"
+    )
+}
+
+/// Waits until `/readyz` says no for this reason; the relay goes on running.
+pub async fn not_ready(relay: &Relay, why: &str) {
+    let said = async || {
+        let (status, text) = relay.get("/readyz").await.ok()?;
+        (status == 503 && text.contains(why)).then_some(())
+    };
+    let (_, last) = relay.get("/readyz").await.unwrap_or_default();
+    eventually(PATIENCE, &format!("{why:?}, not {last:?}"), said).await.unwrap();
+    assert!(relay.is_running());
+}

@@ -1,0 +1,126 @@
+//! The outbox table changes while events flow: columns are found by name.
+
+use lab::Record;
+
+use crate::scene::{LATEST, PATIENCE, Scene, insert};
+
+/// Payloads of what has arrived once there are so many.
+fn payloads(records: &[Record]) -> Vec<String> {
+    records.iter().map(Record::payload_text).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_come_go_and_move() {
+    let scene = Scene::new(LATEST, 1).await;
+    let _relay = scene.relay().await;
+    scene.insert("k", "1").await;
+    for (change, payload) in [
+        ("ALTER TABLE outbox ADD COLUMN note text DEFAULT 'n'", "2"),
+        // Dropped and added again: the column stands last now.
+        (
+            "ALTER TABLE outbox DROP COLUMN payload; ALTER TABLE outbox ADD COLUMN payload jsonb",
+            "3",
+        ),
+        ("ALTER TABLE outbox DROP COLUMN note", "4"),
+        ("ALTER TABLE outbox ALTER COLUMN payload TYPE text", "5"),
+        ("ALTER TABLE outbox ALTER COLUMN aggregateid TYPE char(1)", "6"),
+    ] {
+        scene.execute(change).await;
+        scene.insert("k", payload).await;
+    }
+    // In one transaction with rows before and behind it, and rolled back.
+    let between = format!(
+        "BEGIN; {} ALTER TABLE outbox ADD COLUMN more int; {} COMMIT;
+         BEGIN; ALTER TABLE outbox RENAME COLUMN payload TO body; ROLLBACK; {}",
+        insert("k", "7"),
+        insert("k", "8"),
+        insert("k", "9")
+    );
+    scene.execute(&between).await;
+    let mut reader = scene.reader();
+    let records = reader.poll_until(9, PATIENCE).unwrap();
+    assert_eq!(payloads(records), ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_column_halts_at_its_row_and_says_so() {
+    let scene = Scene::new(LATEST, 1).await;
+    let relay = scene.relay().await;
+    scene.insert("k", "1").await;
+    scene.execute("ALTER TABLE outbox RENAME COLUMN payload TO body").await;
+    let renamed = insert("k", "2").replace("payload", "body");
+    scene.execute(&renamed).await;
+    let why = "public.outbox (id ";
+    relay.wait_for_log(PATIENCE, why).unwrap();
+    let (status, text) = relay.get("/readyz").await.unwrap();
+    assert_eq!(status, 503);
+    let remedy = "the table has no column payload; add it or change the mapping";
+    assert!(text.contains(why) && text.contains(remedy), "{text}");
+    // With the mapping changed, the relay goes on at this very row.
+    relay.terminate_and_wait(PATIENCE).unwrap();
+    let config = scene.config(&scene.database.url(), &scene.kafka.bootstrap());
+    relay.write_config(&config.replace("[[outbox]]", "[[outbox]]\npayload = \"body\"")).unwrap();
+    relay.start_again().unwrap();
+    let mut reader = scene.reader();
+    assert_eq!(payloads(reader.poll_until(2, PATIENCE).unwrap()), ["1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_table_halts_until_it_is_mapped() {
+    let scene = Scene::new(LATEST, 1).await;
+    let relay = scene.relay().await;
+    scene.insert("k", "1").await;
+    // To another name and back between two rows: nobody has to know.
+    scene.execute("ALTER TABLE outbox RENAME TO other; ALTER TABLE other RENAME TO outbox").await;
+    scene.insert("k", "2").await;
+    scene.execute("ALTER TABLE outbox RENAME TO events").await;
+    scene.execute(&insert("k", "3").replace("outbox", "events")).await;
+    relay.wait_for_log(PATIENCE, "public.events, which no [[outbox]] names").unwrap();
+    let mut reader = scene.reader();
+    assert_eq!(payloads(reader.poll_until(2, PATIENCE).unwrap()), ["1", "2"]);
+
+    relay.terminate_and_wait(PATIENCE).unwrap();
+    let config = scene.config(&scene.database.url(), &scene.kafka.bootstrap());
+    let mapped = config.replace("[[outbox]]", "[[outbox]]\ntable = \"public.events\"");
+    relay.write_config(&mapped).unwrap();
+    relay.start_again().unwrap();
+    assert_eq!(payloads(reader.poll_until(3, PATIENCE).unwrap()), ["1", "2", "3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_any_shape_arrive_as_they_are() {
+    let mut scene = Scene::new(LATEST, 1).await;
+    scene.configure("payload = \"body\"\nheaders = { note = \"note\" }");
+    scene
+        .execute(
+            "ALTER TABLE outbox RENAME COLUMN payload TO body;
+             ALTER TABLE outbox ALTER COLUMN body TYPE bytea USING NULL;
+             ALTER TABLE outbox ADD COLUMN note text",
+        )
+        .await;
+    let _relay = scene.relay().await;
+    let large = "x".repeat(700_000);
+    scene
+        .execute(&format!(
+            "INSERT INTO outbox (aggregatetype, aggregateid, type, body, note) VALUES
+             ('a', 'k1', 't', '\\x00ff10', NULL),
+             ('a', '', 't', '\\x', ''),
+             ('a', 'ключ', 't', NULL, '☃'),
+             ('a', 'k4', 't', convert_to('{large}', 'UTF8'), 'large');
+             DELETE FROM outbox; TRUNCATE outbox;"
+        ))
+        .await;
+    let mut reader = scene.reader();
+    let records = reader.poll_until(4, PATIENCE).unwrap();
+    let payload = |index: usize| records[index].payload.as_deref();
+    assert_eq!(payload(0), Some([0x00, 0xFF, 0x10].as_slice()));
+    assert_eq!(payload(1), Some([].as_slice()), "empty is not a tombstone");
+    assert_eq!(payload(2), None, "NULL is a tombstone");
+    assert_eq!(payload(3).map(<[u8]>::len), Some(700_000));
+    let keys: Vec<_> = records.iter().map(Record::key_text).collect();
+    assert_eq!(keys, ["k1", "", "ключ", "k4"]);
+    let notes = records.iter().map(|record| record.headers[1].clone());
+    let notes: Vec<_> =
+        notes.map(|(_, note)| note.map(|n| String::from_utf8(n).unwrap())).collect();
+    assert_eq!(notes, [None, Some(String::new()), Some("☃".into()), Some("large".into())]);
+}
