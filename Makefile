@@ -1,0 +1,40 @@
+# Thin: each line runs something you could type. `make help` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help demo test fmt lint doc deny audit deps
+
+# Tools that are not part of Rust, outside the tree; found by cargo on the PATH.
+export TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walrelay-tools
+export PATH := $(PATH):$(TOOLS)/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+help: ## List the targets
+	@awk -F ":.*## " "/^[a-z]+:.*## / { printf \"  make %-6s %s\\n\", \$$1, \$$2 }" Makefile
+
+demo: deps ## Postgres, Kafka and the relay at work; KEEP=1 leaves them running
+	cargo build --locked --workspace
+	$(TARGET)/debug/demo $(if $(KEEP),--keep)
+
+# The tests come last, so that their results do. Four at a time: they wait more than they compute.
+test: lint doc deny ## Everything that must hold before a merge
+	cargo test --locked --workspace --no-fail-fast -- --test-threads=4
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: deps ## Check format and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+doc: deps ## Build the documentation
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+
+deny: ## Check the dependencies: licences, duplicates, sources
+	scripts/need cargo-deny
+	cargo deny --locked check licenses bans sources
+
+audit: ## Check the dependencies against RustSec's advisories; fetches them with git
+	scripts/need cargo-deny
+	cargo deny --locked check advisories
+
+deps: ## Install the tools that are missing (root on Debian), or name them
+	scripts/need
