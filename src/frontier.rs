@@ -40,9 +40,10 @@ impl Flush {
 
 /// Travels through librdkafka with a record and comes back with its ack.
 ///
-/// Holds the low 40 bits of the span's number and the record's charge in units of 64 bytes, so
-/// that an ack needs no look-up and carries no allocation. 40 bits would repeat after a trillion
-/// transactions, of which at most a million are in flight.
+/// Holds the low 40 bits of the span's number, the record's charge in units of 64 bytes, and
+/// whether the record is the first of its partition, so that an ack needs no look-up and carries
+/// no allocation. 40 bits would repeat after a trillion transactions, of which at most a million
+/// are in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(usize);
 
@@ -55,7 +56,8 @@ impl Ticket {
     const SPAN_BITS: u32 = 40;
     const SPAN_MASK: u64 = (1 << Ticket::SPAN_BITS) - 1;
     const UNIT: usize = 64;
-    const UNITS_MAX: usize = (1 << 24) - 1;
+    const UNITS_MAX: usize = (1 << 23) - 1;
+    const FIRST: usize = 1 << 63;
 
     fn units(charge: usize) -> usize {
         charge.div_ceil(Ticket::UNIT).min(Ticket::UNITS_MAX)
@@ -81,9 +83,20 @@ impl Ticket {
         self.span() == other.span()
     }
 
+    /// The same, of a record whose ack is awaited before another one follows.
+    #[must_use]
+    pub fn as_first(self) -> Ticket {
+        Ticket(self.0 | Ticket::FIRST)
+    }
+
+    /// Whether it was made by [`as_first`](Ticket::as_first).
+    pub fn is_first(self) -> bool {
+        self.0 & Ticket::FIRST != 0
+    }
+
     /// Bytes given back when the record is acked, rounded up to the unit.
     pub fn charge(self) -> usize {
-        (self.0 >> Ticket::SPAN_BITS) * Ticket::UNIT
+        (self.0 >> Ticket::SPAN_BITS & Ticket::UNITS_MAX) * Ticket::UNIT
     }
 
     fn span(self) -> u64 {

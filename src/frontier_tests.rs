@@ -179,8 +179,11 @@ fn a_ticket_survives_the_trip_through_a_pointer() {
         frontier.commit(lsn(commit), lsn(commit * 10));
         let back = Ticket::from_opaque(ticket.to_opaque());
         assert_eq!((back, back.charge()), (ticket, 1 << 20));
+        let first = Ticket::from_opaque(ticket.as_first().to_opaque());
+        assert!(first.is_first() && !back.is_first());
+        assert_eq!((first.charge(), first.same_span(back)), (1 << 20, true));
         // The number of the span has gone through its 40 bits.
-        frontier.acked(back, 1, back.charge());
+        frontier.acked(first, 1, first.charge());
         assert_eq!(frontier.confirmed().lsn(), lsn(commit * 10));
     }
     assert_eq!(frontier.first, Ticket::SPAN_MASK + 3);

@@ -45,6 +45,8 @@ impl std::fmt::Display for Topic<'_> {
 struct Batch {
     runs: Vec<Run>,
     position: bool,
+    /// Topics and partitions whose first record has been delivered.
+    opened: Vec<(String, u32)>,
     failure: Option<Failure>,
 }
 
@@ -73,6 +75,12 @@ impl Acks {
         std::mem::swap(runs, &mut batch.runs);
         let position = std::mem::take(&mut batch.position);
         batch.failure.clone().map_or(Ok(position), Err)
+    }
+
+    /// Partitions whose first record the broker has, since this was last called.
+    pub(super) fn take_opened(&self) -> Vec<(String, u32)> {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut batch.opened)
     }
 
     /// Waits until there may be something to fetch, or something to look at.
@@ -125,6 +133,12 @@ impl Acks {
         batch.failure.get_or_insert_with(|| Failure { topic: topic.map(str::to_owned), reason });
         self.failed.store(true, Ordering::Release);
         drop(batch);
+        self.wake();
+    }
+
+    fn opened(&self, topic: &str, partition: u32) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.opened.push((topic.to_owned(), partition));
         self.wake();
     }
 
@@ -194,7 +208,15 @@ impl ProducerContext for Acks {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         match result {
-            Ok(_) => self.acked(Ticket::from_opaque(opaque)),
+            Ok(message) => {
+                let ticket = Ticket::from_opaque(opaque);
+                self.acked(ticket);
+                if ticket.is_first()
+                    && let Ok(partition) = u32::try_from(message.partition())
+                {
+                    self.opened(message.topic(), partition);
+                }
+            }
             Err((error, message)) => self.fail(Some(message.topic()), error.to_string()),
         }
     }

@@ -66,8 +66,11 @@ impl Producer {
         self.inner.context()
     }
 
-    /// Takes in what the brokers said about topics meanwhile.
+    /// Takes in what the brokers said about topics and partitions meanwhile.
     pub fn refresh_topics(&mut self) {
+        for (topic, partition) in self.inner.context().take_opened() {
+            self.topics.opened(&topic, partition);
+        }
         self.topics.refresh();
     }
 
@@ -89,10 +92,12 @@ impl Sink for Producer {
             return Err(Refused::Full);
         }
         let idle = || self.inner.in_flight_count() == 0;
-        let partition = match self.topics.target(record.topic, record.key, idle) {
-            Target::Partition(partition) => partition.and_then(|p| i32::try_from(p).ok()),
+        let (partition, first) = match self.topics.target(record.topic, record.key, idle) {
+            Target::Partition(partition) => (partition, None),
+            Target::First(partition) => (Some(partition), Some(partition)),
             Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),
         };
+        let ticket = if first.is_some() { ticket.as_first() } else { ticket };
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
         for (key, value) in record.headers.iter() {
             headers = headers.insert(Header { key, value });
@@ -101,10 +106,10 @@ impl Sink for Producer {
             BaseRecord::with_opaque_to(record.topic, ticket.to_opaque()).headers(headers);
         message.key = record.key;
         message.payload = record.payload;
-        message.partition = partition;
+        message.partition = partition.and_then(|p| i32::try_from(p).ok());
         match self.inner.send(message) {
             Ok(()) => {
-                self.topics.sent(record.topic);
+                self.topics.sent(record.topic, first);
                 Ok(())
             }
             Err((error, _)) => Err(self.refused(record, &error)),

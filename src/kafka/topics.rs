@@ -1,7 +1,13 @@
-//! How many partitions each topic has, asked for on a thread of its own.
+//! What must be known of a topic before a record can go there: how many partitions it has, asked
+//! for on a thread of its own, and whether the broker knows us in the record's partition.
 //!
 //! The partition of a key depends on the count, so that a record waits until its topic's count is
 //! known. Asking may take seconds, which the relay's loop does not have.
+//!
+//! A broker that has no record of a producer in a partition takes its batches with any sequence
+//! number (`ProducerAppendInfo.checkSequence` in Kafka's storage module). If the very first batch
+//! failed for good, those on their way behind it would get in, and pass it. So the first record
+//! of a partition goes alone; from its ack on, the broker lets nothing in behind a gap.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -22,6 +28,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const REFRESH: Duration = Duration::from_secs(10);
 /// How often a topic without an answer is.
 const RETRY: Duration = Duration::from_secs(1);
+/// A partition counts as unknown to its broker again after no less than this without a record:
+/// brokers forget a silent producer, after a day by default (`producer.id.expiration.ms`).
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// What a broker said about a topic: its partitions, or why there are none.
 type Answer = Result<u32, String>;
@@ -34,6 +43,8 @@ pub(super) struct Topics {
     answers: Arc<Mutex<Vec<(String, Answer)>>>,
     /// The topic that the last record had to wait for.
     awaited: Option<String>,
+    /// When silent partitions were last looked for.
+    swept: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -44,8 +55,22 @@ struct Topic {
     changed: Option<u32>,
     /// Why records cannot go there now.
     trouble: Option<String>,
+    /// By partition. What is not there is [`Opening::Closed`].
+    openings: Vec<Opening>,
     /// Records handed over since the count was last fetched.
     sent: u64,
+}
+
+/// What the broker knows of us in a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Opening {
+    /// Nothing.
+    #[default]
+    Closed,
+    /// The first record is on its way.
+    Asked,
+    /// Where we are; `used` since silent partitions were last looked for.
+    Open { used: bool },
 }
 
 /// Where a record of a topic goes.
@@ -53,6 +78,8 @@ struct Topic {
 pub(super) enum Target {
     /// This partition; without a key, any.
     Partition(Option<u32>),
+    /// This partition, with nothing behind it until it is acked.
+    First(u32),
     /// Not known yet, or the topic is not to be had.
     Wait,
     /// The topic has another number of partitions now. A key may move only while nothing of it is
@@ -68,7 +95,8 @@ impl Topics {
         let lookup =
             Lookup { producer, asked, answers: Arc::clone(&answers), due: BTreeMap::new() };
         thread::Builder::new().name("kafka-metadata".into()).spawn(move || lookup.run())?;
-        Ok(Topics { known: HashMap::new(), questions, answers, awaited: None })
+        let (known, awaited, swept) = (HashMap::new(), None, Instant::now());
+        Ok(Topics { known, questions, answers, awaited, swept })
     }
 
     /// Takes in what has been answered meanwhile.
@@ -82,8 +110,35 @@ impl Topics {
                     let current = *topic.partitions.get_or_insert(partitions);
                     topic.changed = Some(partitions).filter(|changed| *changed != current);
                 }
-                Err(trouble) => topic.trouble = Some(trouble),
+                Err(trouble) => {
+                    topic.trouble = Some(trouble);
+                    // It may come back as another topic of the same name.
+                    topic.openings.clear();
+                }
             }
+        }
+        drop(answers);
+        self.close_silent(Instant::now());
+    }
+
+    /// The broker has the first record of a partition.
+    pub(super) fn opened(&mut self, name: &str, partition: u32) {
+        if let Some(topic) = self.known.get_mut(name) {
+            topic.set_opening(partition, Opening::Open { used: true });
+        }
+    }
+
+    fn close_silent(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.swept) < SILENCE_MAX {
+            return;
+        }
+        self.swept = now;
+        for opening in self.known.values_mut().flat_map(|topic| &mut topic.openings) {
+            *opening = match *opening {
+                Opening::Open { used: true } => Opening::Open { used: false },
+                Opening::Open { used: false } => Opening::Closed,
+                other => other,
+            };
         }
     }
 
@@ -110,16 +165,21 @@ impl Topics {
             }
             topic.partitions = topic.changed.take();
         }
-        match topic.partitions {
-            Some(partitions) => Target::Partition(key.map(|key| partition(key, partitions))),
-            None => Target::Wait,
+        match (topic.partitions, key) {
+            (None, _) => Target::Wait,
+            // Has no order that could be lost.
+            (Some(_), None) => Target::Partition(None),
+            (Some(partitions), Some(key)) => topic.keyed(partition(key, partitions)),
         }
     }
 
-    /// A record was handed over.
-    pub(super) fn sent(&mut self, name: &str) {
+    /// A record was handed over, as the first of its partition if that is given.
+    pub(super) fn sent(&mut self, name: &str, first: Option<u32>) {
         if let Some(topic) = self.known.get_mut(name) {
             topic.sent += 1;
+            if let Some(partition) = first {
+                topic.set_opening(partition, Opening::Asked);
+            }
         }
         self.awaited = None;
     }
@@ -133,6 +193,30 @@ impl Topics {
     /// Why the next record waits for its topic.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.known.get(self.awaited.as_ref()?)?.trouble.as_deref()
+    }
+}
+
+impl Topic {
+    /// Where a record with a key goes that belongs to this partition.
+    fn keyed(&mut self, partition: u32) -> Target {
+        match self.openings.get_mut(partition as usize) {
+            Some(Opening::Open { used }) => {
+                *used = true;
+                Target::Partition(Some(partition))
+            }
+            Some(Opening::Asked) => Target::Wait,
+            Some(Opening::Closed) | None => Target::First(partition),
+        }
+    }
+
+    fn set_opening(&mut self, partition: u32, opening: Opening) {
+        let index = partition as usize;
+        if index >= self.openings.len() {
+            self.openings.resize(index + 1, Opening::Closed);
+        }
+        if let Some(slot) = self.openings.get_mut(index) {
+            *slot = opening;
+        }
     }
 }
 
@@ -226,5 +310,74 @@ fn read_answer(name: &str, partitions: usize, error: Option<RDKafkaRespErr>) -> 
             let code = rdkafka::error::RDKafkaErrorCode::from(other);
             Err(format!("topic {name}: {code}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Topics that have one answer, and nobody to ask.
+    fn topics(name: &str, answer: Answer) -> Topics {
+        let (questions, _) = channel();
+        let answers = Arc::new(Mutex::new(vec![(name.to_owned(), answer)]));
+        let (known, awaited, swept) = (HashMap::new(), None, Instant::now());
+        let mut topics = Topics { known, questions, answers, awaited, swept };
+        topics.refresh();
+        topics
+    }
+
+    fn target(topics: &mut Topics, key: Option<&[u8]>) -> Target {
+        topics.target("t", key, || false)
+    }
+
+    #[test]
+    fn the_first_record_of_a_partition_goes_alone() {
+        let mut topics = topics("t", Ok(2));
+        let (a, b) = (Some(b"foobar".as_slice()), Some(b"abc".as_slice()));
+        let (of_a, of_b) = (partition(b"foobar", 2), partition(b"abc", 2));
+        assert_ne!(of_a, of_b);
+        assert_eq!(target(&mut topics, a), Target::First(of_a));
+        assert_eq!(target(&mut topics, a), Target::First(of_a), "it was not taken");
+        topics.sent("t", Some(of_a));
+        assert_eq!(target(&mut topics, a), Target::Wait);
+        assert_eq!(target(&mut topics, b), Target::First(of_b), "another one need not wait");
+        assert_eq!(target(&mut topics, None), Target::Partition(None), "nor what has no order");
+        topics.opened("t", of_a);
+        assert_eq!(target(&mut topics, a), Target::Partition(Some(of_a)));
+    }
+
+    #[test]
+    fn a_silent_partition_and_a_lost_topic_are_unknown_again() {
+        let mut topics = topics("t", Ok(1));
+        let key = Some(b"k".as_slice());
+        topics.opened("t", 0);
+        let start = topics.swept;
+        topics.close_silent(start + SILENCE_MAX);
+        assert_eq!(target(&mut topics, key), Target::Partition(Some(0)), "silent for a moment");
+        topics.close_silent(start + SILENCE_MAX * 2);
+        assert_eq!(target(&mut topics, key), Target::Partition(Some(0)), "used in between");
+        topics.close_silent(start + SILENCE_MAX * 3);
+        topics.close_silent(start + SILENCE_MAX * 4);
+        assert_eq!(target(&mut topics, key), Target::First(0));
+
+        topics.opened("t", 0);
+        for answer in [Err("gone".to_owned()), Ok(1)] {
+            topics.answers.lock().unwrap().push(("t".to_owned(), answer));
+            topics.refresh();
+        }
+        assert_eq!(target(&mut topics, key), Target::First(0));
+    }
+
+    #[test]
+    fn a_grown_topic_is_used_once_nothing_is_in_flight() {
+        let mut topics = topics("t", Ok(1));
+        topics.opened("t", 0);
+        topics.answers.lock().unwrap().push(("t".to_owned(), Ok(4)));
+        topics.refresh();
+        let key = Some(b"foobar".as_slice());
+        assert_eq!(topics.target("t", key, || false), Target::WaitUntilIdle);
+        let grown = topics.target("t", key, || true);
+        assert_eq!(grown, Target::First(partition(b"foobar", 4)));
     }
 }
