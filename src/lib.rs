@@ -17,7 +17,9 @@ pub mod pipe;
 pub mod position;
 pub mod record;
 pub mod relay;
+pub mod sensor;
 pub mod shutdown;
+pub mod stall;
 pub mod supervise;
 pub mod template;
 #[cfg(test)]

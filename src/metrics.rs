@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use crate::health::{Phase, State};
-use crate::pg::admin::Slot;
+use crate::pg::slot::Slot;
 use crate::pipe::Passed;
 
 /// From half a millisecond, which a broker next door can do, to ten minutes of an outage.

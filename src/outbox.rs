@@ -20,6 +20,9 @@ pub struct Outboxes {
     position_header: Option<String>,
     /// Valid within one connection: Postgres announces every table anew in the next.
     relations: HashMap<u32, Bound>,
+    /// By OID, the outboxes of tables whatever they are called: partitions, and tables that had
+    /// another name when their rows were written.
+    family: HashMap<u32, usize>,
     scratch: Scratch,
 }
 
@@ -37,8 +40,14 @@ struct Scratch {
 enum Bound {
     Outbox(Plan),
     /// A table of the publication that no `[[outbox]]` names.
-    Stranger(TableName),
+    Stranger {
+        table: TableName,
+        columns: Vec<Announced>,
+    },
 }
+
+/// A column as it was announced: its name, and the OID of its type.
+type Announced = (String, u32);
 
 /// Where the columns of an outbox stand, until the next Relation message says otherwise.
 #[derive(Debug)]
@@ -93,8 +102,26 @@ pub enum Unmapped {
 impl Outboxes {
     /// Outboxes as configured. `position_header` names the header with the row's position.
     pub fn new(configured: Vec<Outbox>, position_header: Option<String>) -> Outboxes {
-        let relations = HashMap::new();
-        Outboxes { configured, position_header, relations, scratch: Scratch::default() }
+        let (relations, family) = (HashMap::new(), HashMap::new());
+        Outboxes { configured, position_header, relations, family, scratch: Scratch::default() }
+    }
+
+    /// Which tables belong to which outbox, by OID. What was known stays: a partition that was
+    /// detached may still have rows in the log. Returns whether a row that was nobody's has a
+    /// home now.
+    pub fn know(&mut self, relations: &[(u32, usize)]) -> bool {
+        self.family.extend(relations.iter().copied());
+        let mut news = false;
+        // A table is announced again only when it changes, so its rows would come in vain.
+        for (oid, bound) in &mut self.relations {
+            let found = self.family.get(oid).and_then(|index| self.configured.get(*index));
+            if let (Bound::Stranger { columns, .. }, Some(outbox)) = (&*bound, found) {
+                let index = self.family.get(oid).copied().unwrap_or_default();
+                *bound = Bound::Outbox(Plan::new(index, outbox, columns));
+                news = true;
+            }
+        }
+        news
     }
 
     /// Forgets how tables look: a new connection begins.
@@ -102,13 +129,18 @@ impl Outboxes {
         self.relations.clear();
     }
 
-    /// A table is announced, or looks different from here on.
+    /// A table is announced, or looks different from here on. It is found by its name at the time
+    /// of its rows, or by what it is part of.
     pub fn relation(&mut self, relation: &Relation<'_>) {
         let table = TableName { schema: relation.schema.into(), name: relation.table.into() };
-        let named = self.configured.iter().enumerate().find(|(_, outbox)| outbox.table == table);
-        let bound = match named {
-            Some((index, outbox)) => Bound::Outbox(Plan::new(index, outbox, relation)),
-            None => Bound::Stranger(table),
+        let columns = relation.columns().map(|column| (column.name.to_owned(), column.type_oid));
+        let columns: Vec<Announced> = columns.collect();
+        let named = self.configured.iter().position(|outbox| outbox.table == table);
+        let index = named.or_else(|| self.family.get(&relation.oid).copied());
+        let found = index.and_then(|index| Some((index, self.configured.get(index)?)));
+        let bound = match found {
+            Some((index, outbox)) => Bound::Outbox(Plan::new(index, outbox, &columns)),
+            None => Bound::Stranger { table, columns },
         };
         self.relations.insert(relation.oid, bound);
     }
@@ -126,10 +158,10 @@ impl Outboxes {
         tuple: Tuple<'a>,
         position: Position,
     ) -> Result<Result<Record<'a>, Poison>, Unmapped> {
-        let Outboxes { configured, position_header, relations, scratch } = self;
+        let Outboxes { configured, position_header, relations, scratch, .. } = self;
         let plan = match relations.get(&relation) {
             Some(Bound::Outbox(plan)) => plan,
-            Some(Bound::Stranger(table)) => return Err(Unmapped::Stranger(table.clone())),
+            Some(Bound::Stranger { table, .. }) => return Err(Unmapped::Stranger(table.clone())),
             None => return Err(Unmapped::Unannounced(relation)),
         };
         let Some(outbox) = configured.get(plan.outbox) else {
@@ -164,11 +196,10 @@ fn text(value: Value<'_>) -> Option<String> {
 }
 
 impl Plan {
-    fn new(index: usize, outbox: &Outbox, relation: &Relation<'_>) -> Plan {
-        let columns: Vec<_> = relation.columns().collect();
+    fn new(index: usize, outbox: &Outbox, columns: &[Announced]) -> Plan {
         let mut missing = Vec::new();
         let mut find = |name: &String| {
-            let found = columns.iter().position(|column| column.name == name);
+            let found = columns.iter().position(|(column, _)| column == name);
             if found.is_none() && !missing.contains(name) {
                 missing.push(name.clone());
             }
@@ -190,7 +221,7 @@ impl Plan {
         let mapped = id.into_iter().chain(key).chain([payload]);
         let mapped = mapped.chain(headers.iter().map(|(_, index)| *index));
         let is_bytea =
-            |index: &usize| columns.get(*index).is_some_and(|column| column.type_oid == BYTEA);
+            |index: &usize| columns.get(*index).is_some_and(|(_, type_oid)| *type_oid == BYTEA);
         let mut bytea: Vec<_> = mapped.filter(is_bytea).collect();
         bytea.sort_unstable();
         bytea.dedup();

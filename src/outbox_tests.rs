@@ -326,6 +326,24 @@ fn tables_that_are_not_ours_or_not_announced_have_no_records() {
     assert_eq!(map(&mut outboxes, OID + 1, &ROW), Ok(Ok(whole())));
 }
 
+/// B6: a partition comes under its own name, and a renamed table under the one of its rows' time.
+#[test]
+fn tables_are_also_known_by_what_they_are_part_of() {
+    let mut outboxes = with(|_| {});
+    assert!(!outboxes.know(&[(OID, 0)]));
+    announce(&mut outboxes, OID, "parts.outbox_2026", &COLUMNS);
+    assert_eq!(map(&mut outboxes, OID, &ROW), Ok(Ok(whole())));
+    // Announced before it was known.
+    announce(&mut outboxes, OID + 1, "parts.outbox_2027", &COLUMNS);
+    let stranger = Err(Unmapped::Stranger(table("parts.outbox_2027")));
+    assert_eq!(map(&mut outboxes, OID + 1, &ROW), stranger);
+    assert!(outboxes.know(&[(OID + 1, 0)]));
+    assert_eq!(map(&mut outboxes, OID + 1, &ROW), Ok(Ok(whole())));
+    // Detached, and not read to its end.
+    assert!(!outboxes.know(&[]));
+    assert_eq!(map(&mut outboxes, OID, &ROW), Ok(Ok(whole())));
+}
+
 #[test]
 fn a_row_that_does_not_fit_its_announcement_is_not_guessed_at() {
     let mut outboxes = with(|_| {});

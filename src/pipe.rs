@@ -145,6 +145,12 @@ impl Pipe {
         &self.outboxes
     }
 
+    /// Which tables belong to which outbox, by OID. Returns whether a row that was nobody's has a
+    /// home now.
+    pub fn know(&mut self, relations: &[(u32, usize)]) -> bool {
+        self.outboxes.know(relations)
+    }
+
     /// The highest LSN received.
     pub fn received(&self) -> Lsn {
         self.received

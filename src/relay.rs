@@ -16,11 +16,12 @@ use crate::kafka::acks::Run;
 use crate::kafka::positions::Positions;
 use crate::kafka::producer::Producer;
 use crate::metrics::{Metrics, postgres_clock_us};
-use crate::pg::admin::SetupError;
 use crate::pg::error::ServerError;
 use crate::pg::wire::Wire;
 use crate::pipe::{Pipe, Step, Stuck};
+use crate::sensor::News;
 use crate::shutdown::Shutdown;
+use crate::stall::Stall;
 
 /// The stream counts as dead when nothing came for so long although replies were asked for. The
 /// server answers between two messages, and while it decodes without sending anything at least
@@ -66,20 +67,11 @@ pub struct Relay<'a> {
     /// For the operator's machines.
     pub metrics: &'a Metrics,
     /// What the sensor has noticed beside the stream.
-    pub alarms: Receiver<Alarm>,
+    pub news: Receiver<News>,
     /// The request to end.
     pub shutdown: &'a mut Shutdown,
     /// How long records in flight may take to settle once it has come.
     pub shutdown_grace: Duration,
-}
-
-/// What ends a session, and is not told in the stream.
-#[derive(Debug)]
-pub enum Alarm {
-    /// Postgres shuts down, and waits until everything it has sent is confirmed.
-    ShuttingDown,
-    /// The publication is not what it must be any more.
-    Setup(SetupError),
 }
 
 /// What the loop remembers from turn to turn.
@@ -101,6 +93,9 @@ struct Turn {
     draining: Option<Instant>,
     /// When to leave a server that shuts down, whatever is not confirmed.
     leave_at: Option<Instant>,
+    /// Why nothing comes although there is something to come.
+    stall: Stall,
+    stalled: Option<String>,
 }
 
 impl Relay<'_> {
@@ -117,6 +112,8 @@ impl Relay<'_> {
             waiting_since: None,
             draining: None,
             leave_at: None,
+            stall: Stall::default(),
+            stalled: None,
         };
         loop {
             // 1. Acks make room for rows, and are news for the status.
@@ -201,10 +198,7 @@ impl Relay<'_> {
                 self.health.enter(Phase::Draining, None);
             }
             // 2. What would otherwise never be noticed.
-            Some(alarm) = self.alarms.recv() => match alarm {
-                Alarm::ShuttingDown => turn.leave_at = Some(Instant::now() + LEAVE_GRACE),
-                Alarm::Setup(error) => return Err(Error::Setup(error)),
-            },
+            Some(news) = self.news.recv() => self.take_in(news, turn)?,
             // 3. Acks before rows: they free memory, rows take it.
             () = self.producer.acks().arrived() => self.producer.refresh_topics(),
             // 4. The socket: writes what is queued; reads if rows can be taken.
@@ -217,6 +211,23 @@ impl Relay<'_> {
             }
             // 5. The next status.
             () = tokio::time::sleep_until(next.into()) => {}
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, news: News, turn: &mut Turn) -> Result<(), Error> {
+        match news {
+            News::ShuttingDown => turn.leave_at = Some(Instant::now() + LEAVE_GRACE),
+            News::Unfit(error) => return Err(Error::Setup(error)),
+            News::Fit { relations, server, wait_event } => {
+                if self.pipe.know(&relations)
+                    && let Some((_, again)) = &mut turn.halted
+                {
+                    *again = Instant::now();
+                }
+                let received = self.pipe.received();
+                turn.stalled = turn.stall.look(received, server, wait_event.as_deref());
+            }
         }
         Ok(())
     }
@@ -334,6 +345,8 @@ impl Relay<'_> {
             Some((stuck, _)) => Some(stuck.to_string()),
             None if !connected => acks.trouble(),
             None if turn.blocked => self.producer.topic_trouble().map(str::to_owned),
+            // Rows that wait for acks are not missing.
+            None if frontier.is_idle() => turn.stalled.clone(),
             None => None,
         };
         let phase = match (turn.draining, &turn.halted) {

@@ -11,7 +11,6 @@ use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::Client;
 
 use crate::config::Config;
 use crate::error::{Error, Remedy};
@@ -25,14 +24,13 @@ use crate::kafka::settings;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
-use crate::pg::admin::{Setup, SetupError, slot};
+use crate::pg::admin::Setup;
 use crate::pg::conninfo::Conninfo;
 use crate::pg::session::{Before, Opening, Session, System, open};
-use crate::pg::socket::Endpoint;
-use crate::pg::sql::connect_sql;
 use crate::pipe::Pipe;
 use crate::position::{Context, Found, PositionRecord, Source, switched};
-use crate::relay::{Alarm, Relay};
+use crate::relay::Relay;
+use crate::sensor::{Doubts, Sensor};
 use crate::shutdown::Shutdown;
 
 /// Records after which the progress inside a transaction is noted: what a restart repeats of a
@@ -46,10 +44,6 @@ const RECONNECT_MAX: Duration = Duration::from_secs(5);
 const HALT_MAX: Duration = Duration::from_secs(15);
 /// How often the slot's reader is looked for while another relay holds it.
 const STANDBY_WAIT: Duration = Duration::from_secs(1);
-/// How often the slot and the server's position are looked at.
-const SENSOR_PERIOD: Duration = Duration::from_secs(5);
-/// How long one look may take.
-const SENSOR_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that outlives a session.
 pub struct Supervisor {
@@ -57,8 +51,10 @@ pub struct Supervisor {
     setup: Setup,
     kafka: ClientConfig,
     status_interval: Duration,
+    check_interval: Duration,
     shutdown_grace: Duration,
     memory: Option<Memory>,
+    doubts: Doubts,
     pipe: Pipe,
     producer: Option<Producer>,
     positions: Option<Positions>,
@@ -79,15 +75,9 @@ impl Supervisor {
     pub fn new(config: Config, accept_gap: bool, pages: Pages, shutdown: Shutdown) -> Supervisor {
         let kafka = settings::producer(&config);
         let reader = settings::consumer(&config);
+        let setup = Setup { accept_gap, ..config.setup() };
         let Config { postgres, delivery, outboxes, .. } = config;
         let memory = delivery.positions_topic.map(|topic| Memory { topic, settings: reader });
-        let setup = Setup {
-            slot: postgres.slot,
-            publication: postgres.publication,
-            tables: outboxes.iter().map(|outbox| outbox.table.clone()).collect(),
-            create: postgres.create,
-            accept_gap,
-        };
         let limits = Limits {
             records: delivery.max_in_flight,
             bytes: delivery.max_in_flight_bytes,
@@ -99,6 +89,8 @@ impl Supervisor {
             setup,
             kafka,
             status_interval: postgres.status_interval,
+            check_interval: postgres.check_interval,
+            doubts: Doubts::default(),
             shutdown_grace: delivery.shutdown_grace,
             pipe: Pipe::new(outboxes, Frontier::new(Lsn::ZERO, limits)),
             producer: None,
@@ -158,13 +150,15 @@ impl Supervisor {
             lsn = %self.pipe.frontier().confirmed().lsn(),
             "streaming"
         );
-        let (alarm, alarms) = mpsc::channel(1);
+        let (told, news) = mpsc::channel(1);
         let sensor = Sensor {
             conninfo: self.conninfo.clone(),
             endpoint,
             setup: self.setup.clone(),
+            period: self.check_interval,
             metrics: Arc::clone(&self.metrics),
-            alarm,
+            doubts: self.doubts.clone(),
+            news: told,
         };
         let _sensor = AbortOnDrop(tokio::spawn(sensor.run(client)));
         let relay = Relay {
@@ -175,7 +169,7 @@ impl Supervisor {
             feedback: Feedback::new(self.status_interval),
             health: &self.health,
             metrics: &self.metrics,
-            alarms,
+            news,
             shutdown: &mut self.shutdown,
             shutdown_grace: self.shutdown_grace,
         };
@@ -191,7 +185,14 @@ impl Supervisor {
         if self.health.state().phase == Phase::WaitingForKafka {
             self.health.enter(Phase::Connecting, None);
         }
-        let mut opening = open(&self.conninfo, &self.setup, &self.before).await?;
+        let waits = |for_whom: String| {
+            if self.health.enter(Phase::Connecting, Some(for_whom.clone())) {
+                tracing::warn!("{for_whom}");
+            }
+        };
+        let mut opening = open(&self.conninfo, &self.setup, &self.before, waits).await?;
+        self.doubts.note(&opening.seen.doubts);
+        self.pipe.know(&opening.seen.relations);
         if self.before.system.is_none() {
             self.find_start(&mut opening).await?;
         }
@@ -206,7 +207,8 @@ impl Supervisor {
     /// The slot has no reader at this moment, so whatever another relay has confirmed is written
     /// there already: a slot beyond the record is a gap, and not a race.
     async fn find_start(&mut self, opening: &mut Opening) -> Result<(), Error> {
-        let Opening { slot, server, database, ref system, .. } = *opening;
+        let Opening { slot, server, ref system, ref seen, .. } = *opening;
+        let database = seen.database;
         let System { ref identifier, timeline } = *system;
         let source = Source { system: identifier.clone(), database, slot: self.setup.slot.clone() };
         let record = match &self.memory {
@@ -320,66 +322,6 @@ impl Backoff {
             builder.with_max_delay(max).without_max_times().with_jitter().build()
         };
         series.get_or_insert_with(build).next().unwrap_or(max)
-    }
-}
-
-/// Looks at slot, publication and server from beside the stream.
-struct Sensor {
-    conninfo: Conninfo,
-    endpoint: Endpoint,
-    setup: Setup,
-    metrics: Arc<Metrics>,
-    alarm: mpsc::Sender<Alarm>,
-}
-
-impl Sensor {
-    /// A look that fails is not by itself a reason to end the stream; what it finds may be.
-    async fn run(self, mut client: Client) {
-        let mut failing = false;
-        loop {
-            let trouble = match timeout(SENSOR_MAX, self.look(&client)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(SetupError::Sql { error, .. })) => Some(error.to_string()),
-                Ok(Err(error)) => return drop(self.alarm.send(Alarm::Setup(error)).await),
-                Err(_) => Some("no answer".to_owned()),
-            };
-            if let Some(trouble) = &trouble
-                && !failing
-            {
-                tracing::warn!("cannot look at slot and publication: {trouble}");
-            }
-            failing = trouble.is_some();
-            self.rest(&client).await;
-            if client.is_closed() {
-                match connect_sql(&self.conninfo, &self.endpoint).await {
-                    Ok(again) => client = again,
-                    // Ordinary sessions end first when Postgres is stopped, and new ones are
-                    // refused (57P03); the walsender lives on until all it has sent is confirmed.
-                    Err(error) if error.sqlstate() == Some("57P03") => {
-                        return drop(self.alarm.send(Alarm::ShuttingDown).await);
-                    }
-                    Err(error) => tracing::debug!("no SQL connection: {error}"),
-                }
-            }
-        }
-    }
-
-    async fn look(&self, client: &Client) -> Result<(), SetupError> {
-        if let Some(slot) = slot(client, &self.setup.slot).await? {
-            self.metrics.slot(&slot);
-        }
-        self.setup.check(client).await
-    }
-
-    /// Until the next look, or until the connection is gone.
-    async fn rest(&self, client: &Client) {
-        let until = Instant::now() + SENSOR_PERIOD;
-        loop {
-            tokio::time::sleep(SENSOR_PERIOD / 10).await;
-            if client.is_closed() || Instant::now() >= until {
-                return;
-            }
-        }
     }
 }
 

@@ -22,6 +22,7 @@ pub use reader::{Mistake, Mistakes};
 pub use secret::Secret;
 
 use self::layers::File;
+use crate::pg::admin::{Mapped, Setup};
 use crate::pg::conninfo::Conninfo;
 use crate::pg::table::TableName;
 use crate::template::Template;
@@ -61,8 +62,12 @@ pub struct Postgres {
     pub publication: String,
     /// Whether a first start creates publication and slot.
     pub create: bool,
+    /// Whether the slot is there on a standby that is promoted as well.
+    pub failover: bool,
     /// The longest time between two reports of progress to Postgres.
     pub status_interval: Duration,
+    /// The time between two looks at publication and slot.
+    pub check_interval: Duration,
 }
 
 /// Where a password was found.
@@ -182,6 +187,20 @@ impl Config {
         }
     }
 
+    /// What there has to be in Postgres for it.
+    pub fn setup(&self) -> Setup {
+        let Postgres { conninfo, slot, publication, create, failover, .. } = &self.postgres;
+        Setup {
+            slot: slot.clone(),
+            publication: publication.clone(),
+            tables: self.outboxes.iter().map(Outbox::mapped).collect(),
+            create: *create,
+            failover: *failover,
+            accept_gap: false,
+            application_name: conninfo.application_name().to_owned(),
+        }
+    }
+
     /// As [`load`](Config::load), from the text of a file; `file` is how mistakes call it.
     pub fn parse(
         file: &str,
@@ -189,6 +208,20 @@ impl Config {
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, Mistakes> {
         sections::read(File { name: file, text }, &env.into_iter().collect())
+    }
+}
+
+impl Outbox {
+    /// The table and the columns that are taken from it.
+    fn mapped(&self) -> Mapped {
+        let Outbox { table, id, key, payload, topic, headers, .. } = self;
+        let id = id.iter().map(|column| ("id", column.clone()));
+        let key = key.iter().map(|column| ("key", column.clone()));
+        let payload = [("payload", payload.clone())];
+        let topic = topic.columns().map(|column| ("topic", column.to_owned()));
+        let headers = headers.iter().map(|(_, column)| ("headers", column.clone()));
+        let columns = id.chain(key).chain(payload).chain(topic).chain(headers).collect();
+        Mapped { table: table.clone(), columns }
     }
 }
 

@@ -40,7 +40,9 @@ impl Config {
         toml.text("slot", &postgres.slot);
         toml.text("publication", &postgres.publication);
         toml.key("create", postgres.create);
+        toml.key("failover", postgres.failover);
         toml.text("status_interval", &duration(postgres.status_interval));
+        toml.text("check_interval", &duration(postgres.check_interval));
     }
 
     fn print_kafka(&self, toml: &mut Toml) {

@@ -34,7 +34,9 @@ password_env = ""
 slot = "walrelay"
 publication = "walrelay"
 create = true
+failover = false
 status_interval = "1s"
+check_interval = "5s"
 
 [kafka]
 properties = {}
@@ -71,6 +73,7 @@ dead_letter_topic = ""
 /// Postgres never takes a relay for dead that is only busy.
 const STATUS_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(10);
+const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(300);
 const MAX_IN_FLIGHT: RangeInclusive<usize> = 1..=1_000_000;
 const MAX_IN_FLIGHT_BYTES: RangeInclusive<ByteSize> = ByteSize::mib(1)..=ByteSize::gib(4);
@@ -142,7 +145,9 @@ fn postgres(mut section: Reader<'_>, env: &Environment) -> Option<Postgres> {
     let slot = section.read("slot", checked(check_slot));
     let publication = section.read("publication", checked(check_identifier));
     let create = section.read("create", flag);
+    let failover = section.read("failover", flag);
     let status_interval = section.read("status_interval", duration(STATUS_INTERVAL));
+    let check_interval = section.read("check_interval", duration(CHECK_INTERVAL));
 
     let (from_file, from_env) = (from_file.flatten(), from_env.flatten());
     if from_file.is_some() && from_env.is_some() {
@@ -165,7 +170,9 @@ fn postgres(mut section: Reader<'_>, env: &Environment) -> Option<Postgres> {
         slot: slot?,
         publication: publication?,
         create: create?,
+        failover: failover?,
         status_interval: status_interval?,
+        check_interval: check_interval?,
     })
 }
 

@@ -1,14 +1,16 @@
 //! Opens a replication stream: connections, checks, slot, `START_REPLICATION`.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::admin::{Prepared, SLOT_CREATION_MAX, Setup, SetupError, slot};
+use super::admin::{SLOT_CREATION_MAX, Seen, Setup, SetupError};
 use super::connect::{Connection, SessionOptions, connect};
 use super::conninfo::Conninfo;
 use super::error::ConnectError;
+use super::slot::slot;
 use super::socket::Endpoint;
 use super::sql::connect_sql;
 use super::wire::Wire;
@@ -16,6 +18,9 @@ use crate::lsn::Lsn;
 
 /// How long looking at publication and slot may take.
 const SETUP_MAX: Duration = Duration::from_secs(30);
+
+/// How often it is looked at what the slot's creation waits for.
+const BLOCKERS_PERIOD: Duration = Duration::from_secs(2);
 
 /// A stream that has been started, and an SQL connection to the same server beside it.
 #[derive(Debug)]
@@ -70,17 +75,19 @@ pub struct Opening {
     pub system: System,
     /// Where it writes.
     pub server: Lsn,
-    /// OID of the database.
-    pub database: u32,
     /// Where the slot stands, which nobody reads.
     pub slot: Lsn,
+    /// What else was found.
+    pub seen: Seen,
 }
 
-/// Connects, and sees to it that publication and slot are there.
+/// Connects, and sees to it that publication and slot are there. `waits` is told when making the
+/// slot has to wait, and for whom.
 pub async fn open(
     conninfo: &Conninfo,
     setup: &Setup,
     before: &Before,
+    waits: impl Fn(String),
 ) -> Result<Opening, OpenError> {
     let mut connection = connect(conninfo, &SessionOptions::default()).await?;
     let (system, server) = identify(&mut connection).await?;
@@ -88,23 +95,34 @@ pub async fn open(
     let client = connect_sql(conninfo, connection.endpoint()).await?;
     let endpoint = connection.endpoint().to_string();
     let late = |_| ConnectError::Timeout { host: endpoint, after: SETUP_MAX };
-    let prepared = timeout(SETUP_MAX, setup.prepare(&client)).await.map_err(late)?;
-    let slot = match prepared {
-        Ok(Prepared::Slot(slot)) => slot.confirmed.unwrap_or_default(),
-        Ok(Prepared::NoSlot) => create_slot(&mut connection, setup, &client).await?,
-        // A connection that broke leaves its server process behind, until the server notices.
+    let seen = match timeout(SETUP_MAX, setup.prepare(&client)).await.map_err(late)? {
+        // A connection that broke leaves its server process behind, until the server notices. We
+        // have left it, so that it may go at once.
         Err(SetupError::InUse { slot, pid }) if before.backend_pid == Some(pid) => {
+            let sql = "SELECT pg_catalog.pg_terminate_backend($1)";
+            if let Err(error) = client.execute(sql, &[&pid]).await {
+                tracing::debug!("cannot end server process {pid}: {error}");
+            }
             return Err(SetupError::Lingering { slot, pid }.into());
         }
-        Err(error) => return Err(error.into()),
+        prepared => prepared?,
+    };
+    let slot = match &seen.slot {
+        Some(slot) => {
+            if setup.failover && slot.failover == Some(false) {
+                connection.query(&setup.failover_command()).await?;
+                tracing::info!(slot = setup.slot, "made the slot a failover slot");
+            }
+            slot.confirmed.unwrap_or_default()
+        }
+        None => create_slot(&mut connection, setup, &client, waits).await?,
     };
     let expected = before.reached;
     if before.system.is_some() && slot > expected {
         let name = setup.slot.clone();
         return Err(SetupError::Moved { slot: name, expected, found: slot }.into());
     }
-    let database = database(&client).await?;
-    Ok(Opening { connection, client, system, server, database, slot })
+    Ok(Opening { connection, client, system, server, slot, seen })
 }
 
 impl Opening {
@@ -175,29 +193,59 @@ fn check_server(system: &System, server: Lsn, before: &Before) -> Result<(), Set
     Ok(())
 }
 
-async fn database(client: &Client) -> Result<u32, SetupError> {
-    let sql = "SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()";
-    let row = client.query_one(sql, &[]).await;
-    let oid = row.and_then(|row| row.try_get(0));
-    oid.map_err(|error| SetupError::Sql { doing: "reading the database's OID", error })
-}
-
 async fn create_slot(
     connection: &mut Connection,
     setup: &Setup,
     client: &Client,
+    waits: impl Fn(String),
 ) -> Result<Lsn, OpenError> {
     // Creation waits for every transaction that writes at this moment, in any database. The
     // server does not end that wait by statement_timeout, but it does by lock_timeout; a slot
     // that was given up leaves nothing behind.
     let millis = SLOT_CREATION_MAX.as_millis();
     connection.query(&format!("SET lock_timeout = {millis}")).await?;
-    let patience = SLOT_CREATION_MAX * 2;
-    connection.query_within(&setup.create_slot_command(), patience).await?;
+    make_slot(connection, setup, client, waits).await?;
     connection.query("SET lock_timeout = 0").await?;
     setup.mark(client).await;
     let created = slot(client, &setup.slot).await?.and_then(|slot| slot.confirmed);
     let confirmed = created.ok_or_else(|| SetupError::BeingCreated(setup.slot.clone()))?;
     tracing::info!(slot = setup.slot, lsn = %confirmed, "created the replication slot");
     Ok(confirmed)
+}
+
+async fn make_slot(
+    connection: &mut Connection,
+    setup: &Setup,
+    client: &Client,
+    waits: impl Fn(String),
+) -> Result<(), ConnectError> {
+    let (pid, command) = (connection.backend_pid(), setup.create_slot_command());
+    let mut making = pin!(connection.query_within(&command, SLOT_CREATION_MAX * 2));
+    loop {
+        if let Ok(made) = timeout(BLOCKERS_PERIOD, &mut making).await {
+            return made.map(drop);
+        }
+        match blockers(client, pid).await {
+            Ok(blockers) if blockers.is_empty() => {}
+            Ok(blockers) => waits(format!(
+                "making slot {} waits for {}; end it, or wait for its end",
+                setup.slot,
+                blockers.join(", ")
+            )),
+            Err(error) => tracing::debug!("cannot see what the slot waits for: {error}"),
+        }
+    }
+}
+
+/// Whom a server process waits for. A prepared transaction has no process.
+async fn blockers(client: &Client, pid: i32) -> Result<Vec<String>, tokio_postgres::Error> {
+    let sql = "
+        SELECT 'server process ' || a.pid || ' (' || concat_ws(', ', a.usename,
+                   nullif(a.application_name, ''), a.datname, a.state) || ')'
+        FROM pg_catalog.pg_stat_activity a WHERE a.pid = ANY (pg_catalog.pg_blocking_pids($1))
+        UNION ALL
+        SELECT 'prepared transaction ' || pg_catalog.quote_literal(p.gid)
+        FROM pg_catalog.pg_prepared_xacts p WHERE 0 = ANY (pg_catalog.pg_blocking_pids($1))";
+    let rows = client.query(sql, &[&pid]).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use postgres_protocol::escape::escape_identifier;
 
 /// A table as the catalog has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableName {
     /// The schema.
     pub schema: String,

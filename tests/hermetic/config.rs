@@ -86,6 +86,12 @@ const WRONG: &[(&str, &str, &str)] = &[
         "expected a time from 100ms to 10s, like \"1s\", got \"99ms\"",
     ),
     ("postgres.status_interval", "1", "expected a time from 100ms to 10s, like \"1s\", got 1"),
+    ("postgres.failover", "1", "expected true or false, got 1"),
+    (
+        "postgres.check_interval",
+        "'500ms'",
+        "expected a time from 1s to 1h, like \"1s\", got \"500ms\"",
+    ),
     ("kafka.brokers", "[]", "expected at least one host:port, like [\"kafka:9092\"]"),
     ("kafka.brokers", "5", "expected a list of host:port, like [\"kafka:9092\"], got 5"),
     ("kafka.brokers", "['kafka']", "expected host:port, like \"kafka:9092\", got \"kafka\""),
@@ -547,8 +553,9 @@ fn the_position_header_cannot_be_the_id_header() {
 fn no_file_at_all_means_the_defaults_of_the_contract() {
     let config = good("log.level", "'info'");
     assert_eq!(config.postgres.slot, "walrelay");
-    assert!(config.postgres.create);
+    assert!(config.postgres.create && !config.postgres.failover);
     assert_eq!(config.postgres.status_interval, Duration::from_secs(1));
+    assert_eq!(config.postgres.check_interval, Duration::from_secs(5));
     assert_eq!(config.delivery.guarantee, Guarantee::AtLeastOnce);
     assert_eq!(config.delivery.positions_topic.as_deref(), Some("__walrelay_positions"));
     assert_eq!(config.delivery.position_header.as_deref(), Some("walrelay-position"));
@@ -579,7 +586,9 @@ fn the_effective_configuration_loads_again() {
         [postgres]
         url = 'postgres://u@h/db?sslmode=require'
         password_file = '{}'
+        failover = true
         status_interval = '1500ms'
+        check_interval = '10m'
         [kafka]
         brokers = ['a:1', '[::1]:2']
         properties = {{ 'client.id' = "a\"b\\\u007f\n", 'linger.ms' = 5 }}

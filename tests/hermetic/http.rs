@@ -10,7 +10,7 @@ use walrelay::health::{Health, Phase};
 use walrelay::http::{self, Pages};
 use walrelay::lsn::Lsn;
 use walrelay::metrics::Metrics;
-use walrelay::pg::admin::Slot;
+use walrelay::pg::slot::Slot;
 use walrelay::pipe::Passed;
 
 /// Long beyond what an answer takes, short of the ten seconds that a silent client is given.
@@ -125,15 +125,10 @@ fn much_happens(server: &Server) {
     metrics.poisoned("skip");
     metrics.queue_full();
     metrics.slot(&Slot {
-        plugin: None,
-        database: None,
-        active_pid: None,
-        confirmed: None,
         wal_status: "extended".into(),
-        safe_wal_bytes: None,
         retained_wal_bytes: 5000,
-        two_phase: false,
         server: Lsn::from_wire(150),
+        ..Slot::default()
     });
     server.stream();
     server.pages.health.update(Instant::now(), |state| {

@@ -2,7 +2,7 @@
 
 use lab::Record;
 
-use crate::scene::{LATEST, PATIENCE, Scene, insert};
+use crate::scene::{LATEST, PATIENCE, Scene, insert, not_ready};
 
 /// Payloads of what has arrived once there are so many.
 fn payloads(records: &[Record]) -> Vec<String> {
@@ -74,17 +74,73 @@ async fn a_renamed_table_halts_until_it_is_mapped() {
     scene.execute("ALTER TABLE outbox RENAME TO other; ALTER TABLE other RENAME TO outbox").await;
     scene.insert("k", "2").await;
     scene.execute("ALTER TABLE outbox RENAME TO events").await;
-    scene.execute(&insert("k", "3").replace("outbox", "events")).await;
-    relay.wait_for_log(PATIENCE, "public.events, which no [[outbox]] names").unwrap();
-    let mut reader = scene.reader();
-    assert_eq!(payloads(reader.poll_until(2, PATIENCE).unwrap()), ["1", "2"]);
-
+    let why = "to the name it has now (\"walrelay\" holds public.events)";
+    not_ready(&relay, why).await;
     relay.terminate_and_wait(PATIENCE).unwrap();
+
+    // Rows of the old name wait in the log next to those of the new one.
+    scene.execute("ALTER TABLE events RENAME TO outbox").await;
+    scene.insert("k", "3").await;
+    scene.execute("ALTER TABLE outbox RENAME TO events").await;
+    scene.execute(&insert("k", "4").replace("outbox", "events")).await;
     let config = scene.config(&scene.database.url(), &scene.kafka.bootstrap());
     let mapped = config.replace("[[outbox]]", "[[outbox]]\ntable = \"public.events\"");
     relay.write_config(&mapped).unwrap();
     relay.start_again().unwrap();
-    assert_eq!(payloads(reader.poll_until(3, PATIENCE).unwrap()), ["1", "2", "3"]);
+    let mut reader = scene.reader();
+    assert_eq!(payloads(reader.poll_until(4, PATIENCE).unwrap()), ["1", "2", "3", "4"]);
+}
+
+/// Dropping the rows silently would lose them if it is an outbox under another name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_no_outbox_names_halts_at_its_row() {
+    let scene = Scene::new(LATEST, 1).await;
+    let relay = scene.relay().await;
+    scene.execute("CREATE TABLE other (n int); ALTER PUBLICATION walrelay ADD TABLE other").await;
+    relay.wait_for_log(PATIENCE, "names: its first row halts the relay").unwrap();
+    scene.insert("k", "1").await;
+    scene.execute("INSERT INTO other VALUES (1)").await;
+    scene.insert("k", "2").await;
+    not_ready(&relay, "the publication holds public.other, which no [[outbox]] names").await;
+    let mut reader = scene.reader();
+    assert_eq!(payloads(reader.read_to_end(PATIENCE).unwrap()), ["1"]);
+}
+
+/// B6: with publish_via_partition_root or without, and with partitions that come and go.
+#[tokio::test(flavor = "multi_thread")]
+async fn b6_rows_of_partitions_arrive_under_either_name() {
+    for (version, via_root) in [(14, false), (LATEST, false), (LATEST, true)] {
+        let scene = Scene::new(version, 1).await;
+        scene
+            .execute(&format!(
+                "DROP TABLE outbox;
+                 CREATE TABLE outbox (id uuid DEFAULT gen_random_uuid(), aggregatetype text,
+                     aggregateid text, type text, payload jsonb) PARTITION BY LIST (aggregateid);
+                 CREATE TABLE a PARTITION OF outbox FOR VALUES IN ('a');
+                 CREATE TABLE b (type text, payload jsonb, id uuid, aggregateid text,
+                     aggregatetype text);
+                 ALTER TABLE outbox ATTACH PARTITION b FOR VALUES IN ('b');
+                 CREATE PUBLICATION walrelay FOR TABLE outbox
+                     WITH (publish = 'insert', publish_via_partition_root = {via_root})"
+            ))
+            .await;
+        let relay = scene.relay().await;
+        scene.insert("a", "1").await;
+        scene.insert("b", "2").await;
+        scene.execute("CREATE TABLE c PARTITION OF outbox FOR VALUES IN ('c')").await;
+        scene.insert("c", "3").await;
+        scene.execute("BEGIN").await;
+        scene.insert("b", "4").await;
+        scene.execute("ALTER TABLE outbox DETACH PARTITION b; COMMIT").await;
+        let mut reader = scene.reader();
+        reader.poll_until(4, PATIENCE).unwrap();
+        relay.terminate_and_wait(PATIENCE).unwrap();
+        scene.execute("CREATE TABLE d PARTITION OF outbox FOR VALUES IN ('d')").await;
+        scene.insert("d", "5").await;
+        relay.start_again().unwrap();
+        let arrived = payloads(reader.poll_until(5, PATIENCE).unwrap());
+        assert_eq!(arrived, ["1", "2", "3", "4", "5"], "{version}, {via_root}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
