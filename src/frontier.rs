@@ -236,6 +236,13 @@ impl Frontier {
         self.bytes += ticket.charge();
     }
 
+    /// Ends the span of the last record, so that its ack is progress by itself.
+    pub fn cut(&mut self) {
+        if let Some(span) = self.spans.back_mut().filter(|span| span.end == End::Open) {
+            span.end = End::Cut;
+        }
+    }
+
     /// COMMIT of the transaction at `commit` was read; `end` is where it ends.
     pub fn commit(&mut self, commit: Lsn, end: Lsn) {
         if self.open() == Some(commit) {

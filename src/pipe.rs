@@ -8,6 +8,8 @@
 //! lies behind it, and rows at or before the last one handed over are stepped over. So a fault of
 //! Postgres alone repeats nothing, even in the middle of a transaction.
 
+use std::collections::BTreeMap;
+
 use crate::frontier::{Frontier, Ticket};
 use crate::lsn::{Lsn, Position};
 use crate::outbox::{Outboxes, Unmapped};
@@ -114,6 +116,10 @@ pub struct Pipe {
     last_commit: Lsn,
     /// The last row handed over or stepped over. The same row never is again.
     done: Option<Position>,
+    /// Rows up to this one go one at a time: the broker has refused a batch because of one of them.
+    alone_until: Option<Position>,
+    /// Rows that it was, once that is known, and why. Each has cost a producer, so they are few.
+    condemned: BTreeMap<Position, String>,
     /// The highest LSN that came in.
     received: Lsn,
     epoch: u32,
@@ -129,6 +135,8 @@ impl Pipe {
             transaction: None,
             last_commit: Lsn::ZERO,
             done: None,
+            alone_until: None,
+            condemned: BTreeMap::new(),
             received: Lsn::ZERO,
             epoch: 0,
             passed: Passed::default(),
@@ -180,6 +188,27 @@ impl Pipe {
     pub fn restart(&mut self) {
         self.frontier.reset();
         self.done = self.frontier.reached().inside;
+    }
+
+    /// A record in flight is at fault, and the producer is gone. The broker does not say which one
+    /// of a batch it is; if there was but one, it is that, and stuck when it comes again.
+    pub fn suspect(&mut self, reason: &str) {
+        let Some(last) = self.done else { return };
+        let confirmed = self.frontier.confirmed().lsn();
+        self.condemned.retain(|row, _| row.commit >= confirmed);
+        if self.goes_alone(last) && self.frontier.records() == 1 {
+            self.condemned.insert(last, reason.to_owned());
+        }
+        self.alone_until = self.alone_until.max(Some(last));
+    }
+
+    /// Rows that were refused are tried once more: they may have been made welcome.
+    pub fn pardon(&mut self) {
+        self.condemned.clear();
+    }
+
+    fn goes_alone(&self, position: Position) -> bool {
+        self.alone_until.is_some_and(|until| position <= until)
     }
 
     /// The broker has these records. Returns the commit time of their transaction.
@@ -278,8 +307,12 @@ impl Pipe {
             Ok(Err(poison)) => return Ok(Step::Stuck(Stuck::Poison(poison))),
             Err(unmapped) => return Ok(Step::Stuck(Stuck::Unmapped { unmapped, at: commit })),
         };
+        if let Some(reason) = self.condemned.get(&position) {
+            return Ok(Step::Stuck(Stuck::Poison(record.poison(position, reason.clone()))));
+        }
+        let alone = self.alone_until.is_some_and(|until| position <= until);
         let charge = record.charge();
-        if !self.frontier.has_room(charge) {
+        if !self.frontier.has_room(charge) || alone && !self.frontier.is_idle() {
             return Ok(Step::Full);
         }
         let ticket = self.frontier.ticket(position, charge);
@@ -293,6 +326,10 @@ impl Pipe {
         let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
         self.passed.bytes += size(record.key) + size(record.payload);
         self.frontier.sent(position, committed_us, ticket);
+        if alone {
+            // What was sent alone need not be sent again because of the next one.
+            self.frontier.cut();
+        }
         self.done = Some(position);
         transaction.row += 1;
         Ok(Step::Taken)

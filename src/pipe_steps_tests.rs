@@ -349,6 +349,52 @@ fn a_lost_producer_brings_the_skipped_row_back() {
     assert_eq!(scene.given.records.len(), 2, "it is sent again");
 }
 
+/// D11: the broker fails the whole batch for one record, and does not say for which.
+#[test]
+fn rows_of_a_refused_batch_go_one_at_a_time_until_the_culprit_is_found() {
+    let mut scene = Scene::new();
+    let again = |scene: &mut Scene| {
+        scene.pipe.suspect("too large");
+        scene.pipe.restart();
+        scene.given.tickets.clear();
+        scene.reconnect();
+        scene.begin(0x100);
+    };
+    scene.begin(0x100);
+    scene.rows(ORDERS, &["a", "b", "c"]);
+    again(&mut scene);
+    scene.rows(ORDERS, &["a"]);
+    assert_eq!(scene.take(&row(ORDERS, "b")), Ok(Step::Full), "a is on its way");
+    scene.ack();
+    scene.rows(ORDERS, &["b"]);
+    again(&mut scene);
+    // The first is in Kafka; it was alone.
+    scene.rows(ORDERS, &["a"]);
+    assert_eq!(
+        scene.stuck(&row(ORDERS, "b")),
+        "row 00000000-0000000000000100-00000001 of public.orders (id b): too large"
+    );
+    scene.pipe.skip_row();
+    scene.rows(ORDERS, &["c"]);
+    again(&mut scene);
+    // Both of them are at fault, and neither is sent again.
+    scene.rows(ORDERS, &["a"]);
+    scene.stuck(&row(ORDERS, "b"));
+    scene.pipe.skip_row();
+    scene.stuck(&row(ORDERS, "c"));
+    let sent: Vec<_> = scene.given.records.iter().map(|record| &record[7..8]).collect();
+    assert_eq!(sent, ["a", "b", "c", "a", "b", "c"]);
+    // Until they are pardoned.
+    scene.pipe.pardon();
+    scene.rows(ORDERS, &["c"]);
+    scene.commit(0x100);
+    scene.ack();
+    assert_eq!(scene.confirmed(), 0x10A);
+    // Behind the refused batch, rows go together again.
+    scene.begin(0x200);
+    scene.rows(ORDERS, &["d", "e"]);
+}
+
 #[test]
 fn a_row_without_room_is_offered_again_and_goes_on_unchanged() {
     let mut scene = Scene::new();

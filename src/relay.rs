@@ -253,9 +253,12 @@ impl Relay<'_> {
 
     fn take_frames(&mut self, turn: &mut Turn) -> Result<(), Error> {
         turn.blocked = false;
-        if turn.halted.as_ref().is_some_and(|(_, again)| Instant::now() < *again) {
-            turn.blocked = true;
-            return Ok(());
+        if let Some((_, again)) = &turn.halted {
+            if Instant::now() < *again {
+                turn.blocked = true;
+                return Ok(());
+            }
+            self.pipe.pardon();
         }
         while self.takes_rows(turn)
             && let Some((frame, len)) = self.wire.peek()?

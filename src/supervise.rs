@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -20,7 +19,7 @@ use crate::health::{Health, Phase};
 use crate::http::Pages;
 use crate::kafka::positions::{self, Positions};
 use crate::kafka::producer::Producer;
-use crate::kafka::settings;
+use crate::kafka::settings::Settings;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
@@ -49,11 +48,11 @@ const STANDBY_WAIT: Duration = Duration::from_secs(1);
 pub struct Supervisor {
     conninfo: Conninfo,
     setup: Setup,
-    kafka: ClientConfig,
+    kafka: Settings,
     status_interval: Duration,
     check_interval: Duration,
     shutdown_grace: Duration,
-    memory: Option<Memory>,
+    positions_topic: Option<String>,
     doubts: Doubts,
     pipe: Pipe,
     producer: Option<Producer>,
@@ -64,20 +63,12 @@ pub struct Supervisor {
     shutdown: Shutdown,
 }
 
-/// The topic of position records, and how it is read.
-struct Memory {
-    topic: String,
-    settings: ClientConfig,
-}
-
 impl Supervisor {
     /// Everything made, nothing connected.
     pub fn new(config: Config, accept_gap: bool, pages: Pages, shutdown: Shutdown) -> Supervisor {
-        let kafka = settings::producer(&config);
-        let reader = settings::consumer(&config);
+        let kafka = Settings::new(&config);
         let setup = Setup { accept_gap, ..config.setup() };
         let Config { postgres, delivery, outboxes, .. } = config;
-        let memory = delivery.positions_topic.map(|topic| Memory { topic, settings: reader });
         let limits = Limits {
             records: delivery.max_in_flight,
             bytes: delivery.max_in_flight_bytes,
@@ -95,7 +86,7 @@ impl Supervisor {
             pipe: Pipe::new(outboxes, Frontier::new(Lsn::ZERO, limits)),
             producer: None,
             positions: None,
-            memory,
+            positions_topic: delivery.positions_topic,
             before: Before::default(),
             health: pages.health,
             metrics: pages.metrics,
@@ -117,6 +108,11 @@ impl Supervisor {
             let remedy = error.remedy();
             let wait = backoff.next(remedy);
             self.note(&error, remedy);
+            if let Error::Delivery(failure) = &error
+                && failure.of_record
+            {
+                self.pipe.suspect(&failure.reason);
+            }
             // Whoever holds the slot now goes on from what is confirmed; nothing of ours may come
             // in between, and where to begin afterwards is to be found out anew.
             let anew = matches!(remedy, Remedy::BeginAgain | Remedy::StandBy);
@@ -211,8 +207,8 @@ impl Supervisor {
         let database = seen.database;
         let System { ref identifier, timeline } = *system;
         let source = Source { system: identifier.clone(), database, slot: self.setup.slot.clone() };
-        let record = match &self.memory {
-            Some(memory) => memory.recall(source.clone()).await?,
+        let record = match &self.positions_topic {
+            Some(topic) => recall(&self.kafka, topic, source.clone()).await?,
             None => None,
         };
         let switched = match &record {
@@ -233,10 +229,10 @@ impl Supervisor {
         self.setup.accept_gap = false;
         let reached = self.pipe.frontier().reached();
         let context = Context { timeline, publication: publication.clone(), epoch: start.epoch };
-        self.positions = self.memory.as_ref().map(|memory| {
-            let topic = memory.topic.clone();
-            Positions::new(topic, source, context, self.status_interval, reached)
-        });
+        self.positions = self
+            .positions_topic
+            .clone()
+            .map(|topic| Positions::new(topic, source, context, self.status_interval, reached));
         Ok(())
     }
 
@@ -291,14 +287,16 @@ impl Supervisor {
     }
 }
 
-impl Memory {
-    /// The record of `source`; makes the topic if it is missing.
-    async fn recall(&self, source: Source) -> Result<Option<PositionRecord>, Error> {
-        positions::create(&self.settings, &self.topic).await?;
-        let (settings, topic) = (self.settings.clone(), self.topic.clone());
-        let read = tokio::task::spawn_blocking(move || positions::read(&settings, &topic, &source));
-        Ok(read.await.map_err(std::io::Error::other)??)
-    }
+/// The position record of `source`; makes the topic if it is missing.
+async fn recall(
+    kafka: &Settings,
+    topic: &str,
+    source: Source,
+) -> Result<Option<PositionRecord>, Error> {
+    positions::create(&kafka.client, topic).await?;
+    let (settings, topic) = (kafka.client.clone(), topic.to_owned());
+    let read = tokio::task::spawn_blocking(move || positions::read(&settings, &topic, &source));
+    Ok(read.await.map_err(std::io::Error::other)??)
 }
 
 /// How long to wait after failures in a row.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -29,9 +30,51 @@ pub struct Run {
 pub struct Failure {
     /// The record's topic, if it was a record that failed.
     pub topic: Option<String>,
-    /// librdkafka's words.
+    /// The broker's or librdkafka's words, and what to do.
     pub reason: String,
+    /// Whether a record in the batch is at fault, and would be again.
+    pub of_record: bool,
 }
+
+impl Failure {
+    fn of_code(topic: &str, error: &KafkaError) -> Failure {
+        let code = error.rdkafka_error_code();
+        let advice = code.map_or("", |code| match code {
+            RDKafkaErrorCode::MessageSizeTooLarge => "; raise max.message.bytes of the topic",
+            RDKafkaErrorCode::InvalidRecord => {
+                "; a record without a key cannot go to a compacted topic"
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed => {
+                "; the relay's Kafka user needs WRITE on it"
+            }
+            RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                "; the relay's Kafka user needs IDEMPOTENT_WRITE on the cluster"
+            }
+            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+                "; create it"
+            }
+            _ => "",
+        });
+        let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
+        let of_record = code.is_some_and(is_of_record);
+        Failure { topic: Some(topic.to_owned()), reason: format!("{text}{advice}"), of_record }
+    }
+}
+
+/// What a broker says of a batch because of one record in it.
+fn is_of_record(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{InvalidRecord, InvalidTimestamp, MessageSizeTooLarge};
+    matches!(code, MessageSizeTooLarge | InvalidRecord | InvalidTimestamp)
+}
+
+/// What librdkafka says of the records behind one that failed.
+fn is_echo(code: Option<RDKafkaErrorCode>) -> bool {
+    use RDKafkaErrorCode::{Fatal, PurgeInflight, PurgeQueue};
+    matches!(code, Some(Fatal | PurgeQueue | PurgeInflight))
+}
+
+/// How long the cause of a failure may come after its echo.
+const CAUSE_MAX: Duration = Duration::from_secs(1);
 
 struct Topic<'a>(&'a Option<String>);
 
@@ -48,6 +91,8 @@ struct Batch {
     /// Topics and partitions whose first record has been delivered.
     opened: Vec<(String, u32)>,
     failure: Option<Failure>,
+    /// A failure whose cause may still come, and since when.
+    echo: Option<(Failure, Instant)>,
 }
 
 /// What librdkafka tells us, gathered until the relay's loop comes to fetch it.
@@ -74,7 +119,9 @@ impl Acks {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(runs, &mut batch.runs);
         let position = std::mem::take(&mut batch.position);
-        batch.failure.clone().map_or(Ok(position), Err)
+        let echo = batch.echo.as_ref().filter(|(_, since)| since.elapsed() >= CAUSE_MAX);
+        let failure = batch.failure.as_ref().or(echo.map(|(failure, _)| failure));
+        failure.cloned().map_or(Ok(position), Err)
     }
 
     /// Partitions whose first record the broker has, since this was last called.
@@ -127,12 +174,25 @@ impl Acks {
     }
 
     /// The producer is done for.
-    pub(super) fn fail(&self, topic: Option<&str>, reason: String) {
+    pub(super) fn fail(&self, topic: &str, error: &KafkaError) {
+        let failure = Failure::of_code(topic, error);
+        if is_echo(error.rdkafka_error_code()) {
+            self.echoes(failure);
+        } else {
+            let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+            // The first is the cause.
+            batch.failure.get_or_insert(failure);
+            drop(batch);
+            self.failed.store(true, Ordering::Release);
+            self.wake();
+        }
+    }
+
+    fn echoes(&self, failure: Failure) {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
-        // The first is the cause; what follows is its echo from the records behind it.
-        batch.failure.get_or_insert_with(|| Failure { topic: topic.map(str::to_owned), reason });
-        self.failed.store(true, Ordering::Release);
+        batch.echo.get_or_insert_with(|| (failure, Instant::now()));
         drop(batch);
+        self.failed.store(true, Ordering::Release);
         self.wake();
     }
 
@@ -180,7 +240,10 @@ impl ClientContext for Acks {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fatal) => self.fail(None, reason.to_owned()),
+            Some(RDKafkaErrorCode::Fatal) => {
+                let reason = plain(reason);
+                self.echoes(Failure { topic: None, reason, of_record: false });
+            }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 let cause = self.trouble().unwrap_or_else(|| reason.to_owned());
                 self.disconnected(cause);
@@ -217,7 +280,7 @@ impl ProducerContext for Acks {
                     self.opened(message.topic(), partition);
                 }
             }
-            Err((error, message)) => self.fail(Some(message.topic()), error.to_string()),
+            Err((error, message)) => self.fail(message.topic(), error),
         }
     }
 }
@@ -258,13 +321,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_stays() {
+    fn the_cause_of_a_failure_counts_and_not_its_echo() {
         let acks = Acks::default();
-        acks.fail(Some("orders"), "too large".to_owned());
-        acks.fail(None, "fatal".to_owned());
+        let error = KafkaError::MessageProduction;
+        acks.fail("orders", &error(RDKafkaErrorCode::Fatal));
+        assert_eq!(acks.fetch(&mut Vec::new()), Ok(false), "the cause may still come");
+        assert!(acks.has_failed());
+        acks.fail("orders", &error(RDKafkaErrorCode::MessageSizeTooLarge));
+        acks.fail("posts", &error(RDKafkaErrorCode::TopicAuthorizationFailed));
         let failure = acks.fetch(&mut Vec::new()).unwrap_err();
-        let expected = "Kafka did not take a record of topic orders: too large";
-        assert_eq!(failure.to_string(), expected);
-        assert!(acks.fetch(&mut Vec::new()).is_err());
+        let expected = "Kafka did not take a record of topic orders: MessageSizeTooLarge (Broker: \
+                        Message size too large); raise max.message.bytes of the topic";
+        assert_eq!((failure.to_string().as_str(), failure.of_record), (expected, true));
+        assert!(acks.fetch(&mut Vec::new()).is_err(), "it stays");
     }
 }

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 
 use super::acks::Acks;
+use super::settings::Settings;
 use super::topics::{Target, Topics};
 use crate::frontier::Ticket;
 use crate::pipe::{Refused, Sink};
@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Producer {
     inner: Arc<BaseProducer<Acks>>,
     topics: Topics,
+    /// Then only the broker can tell whether a record is too large.
+    compresses: bool,
     stop: Arc<AtomicBool>,
     poller: Option<JoinHandle<()>>,
 }
@@ -44,11 +46,14 @@ pub enum StartError {
 
 impl Producer {
     /// Makes the producer and its threads. Does not wait for a broker.
-    pub fn start(settings: &ClientConfig) -> Result<Producer, StartError> {
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn start(settings: &Settings) -> Result<Producer, StartError> {
+        let Settings { producer, compresses, .. } = settings;
         let inner: Arc<BaseProducer<Acks>> =
-            Arc::new(settings.create_with_context(Acks::default())?);
+            Arc::new(producer.create_with_context(Acks::default())?);
         // First, because it ends by itself if the other thread cannot be started.
-        let topics = Topics::start(Arc::clone(&inner))?;
+        let topics = Topics::start(Arc::clone(&inner), settings)?;
         let stop = Arc::new(AtomicBool::new(false));
         let poller = thread::Builder::new().name("kafka-poll".into()).spawn({
             let (inner, stop) = (Arc::clone(&inner), Arc::clone(&stop));
@@ -58,7 +63,7 @@ impl Producer {
                 }
             }
         })?;
-        Ok(Producer { inner, topics, stop, poller: Some(poller) })
+        Ok(Producer { inner, topics, compresses: *compresses, stop, poller: Some(poller) })
     }
 
     /// The delivery reports.
@@ -97,6 +102,9 @@ impl Sink for Producer {
             Target::First(partition) => (Some(partition), Some(partition)),
             Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),
         };
+        if !self.compresses {
+            self.topics.check_size(record)?;
+        }
         let ticket = if first.is_some() { ticket.as_first() } else { ticket };
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
         for (key, value) in record.headers.iter() {
@@ -126,7 +134,7 @@ impl Producer {
             Ok(()) => true,
             Err((error, _)) => {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    self.acks().fail(Some(topic), error.to_string());
+                    self.acks().fail(topic, &error);
                 }
                 false
             }
@@ -147,7 +155,7 @@ impl Producer {
             // Whatever it is, it concerns the producer and not the record: the loop will find it
             // among the acks and begin anew.
             _ => {
-                self.acks().fail(Some(record.topic), error.to_string());
+                self.acks().fail(record.topic, error);
                 Refused::Full
             }
         }

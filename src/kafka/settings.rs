@@ -19,6 +19,9 @@ const DEFAULTS: [(&str, &str); 6] = [
     ("statistics.interval.ms", "0"),
 ];
 
+/// librdkafka's default for `batch.size`.
+const BATCH_BYTES: usize = 1_000_000;
+
 /// Never left to the operator; the configuration refuses them with the reason.
 const OURS: [(&str, &str); 5] = [
     ("acks", "all"),
@@ -32,8 +35,32 @@ const OURS: [(&str, &str); 5] = [
     ("queue.buffering.max.messages", "0"),
 ];
 
-/// The configuration of the producer.
-pub fn producer(config: &Config) -> ClientConfig {
+/// What Kafka clients are made from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The producer.
+    pub producer: ClientConfig,
+    /// The consumer that reads the position record, and the client that asks about topics.
+    pub client: ClientConfig,
+    /// Whether the producer compresses.
+    pub compresses: bool,
+    /// The most bytes that it puts into a batch of several records.
+    pub batch_bytes: usize,
+}
+
+impl Settings {
+    /// The operator's properties under the ones the promise rests on.
+    pub fn new(config: &Config) -> Settings {
+        let producer = producer(config);
+        let kinds = ["compression.codec", "compression.type"].map(|name| producer.get(name));
+        let compresses = kinds.iter().flatten().any(|kind| *kind != "none");
+        let batch_bytes = producer.get("batch.size").and_then(|size| size.parse().ok());
+        let batch_bytes = batch_bytes.unwrap_or(BATCH_BYTES);
+        Settings { client: consumer(config), producer, compresses, batch_bytes }
+    }
+}
+
+fn producer(config: &Config) -> ClientConfig {
     let mut settings = ClientConfig::new();
     for (name, value) in DEFAULTS {
         settings.set(name, value);
@@ -68,8 +95,7 @@ const SHARED: [&str; 9] = [
     "ssl.",
 ];
 
-/// The configuration of the consumer that reads the position record.
-pub fn consumer(config: &Config) -> ClientConfig {
+fn consumer(config: &Config) -> ClientConfig {
     let mut settings = ClientConfig::new();
     for (name, value) in &config.kafka.properties {
         if SHARED.iter().any(|shared| name.starts_with(shared)) {

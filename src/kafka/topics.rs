@@ -15,12 +15,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::types::RDKafkaRespErr;
+use tokio::runtime::Handle;
 
 use super::acks::Acks;
 use super::partition::partition;
+use super::settings::Settings;
+use crate::pipe::Refused;
+use crate::record::Record;
 
 /// How long one question to a broker may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -32,8 +39,16 @@ const RETRY: Duration = Duration::from_secs(1);
 /// brokers forget a silent producer, after a day by default (`producer.id.expiration.ms`).
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
-/// What a broker said about a topic: its partitions, or why there are none.
-type Answer = Result<u32, String>;
+/// What a broker said about a topic, or why there are no records for it.
+type Answer = Result<Description, String>;
+
+/// What a broker said about a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Description {
+    partitions: u32,
+    /// `max.message.bytes`, if we may know.
+    batch_bytes_max: Option<usize>,
+}
 
 /// The topics that records have gone to, or wait for.
 #[derive(Debug)]
@@ -53,6 +68,8 @@ struct Topic {
     partitions: Option<u32>,
     /// What the last answer said, if it was something else.
     changed: Option<u32>,
+    /// Larger batches are refused.
+    batch_bytes_max: Option<usize>,
     /// Why records cannot go there now.
     trouble: Option<String>,
     /// By partition. What is not there is [`Opening::Closed`].
@@ -89,11 +106,22 @@ pub(super) enum Target {
 
 impl Topics {
     /// Starts the thread, which ends when this is dropped.
-    pub(super) fn start(producer: Arc<BaseProducer<Acks>>) -> std::io::Result<Topics> {
+    pub(super) fn start(
+        producer: Arc<BaseProducer<Acks>>,
+        settings: &Settings,
+    ) -> std::io::Result<Topics> {
         let (questions, asked) = channel();
         let answers = Arc::default();
-        let lookup =
-            Lookup { producer, asked, answers: Arc::clone(&answers), due: BTreeMap::new() };
+        let lookup = Lookup {
+            producer,
+            admin: None,
+            client: settings.client.clone(),
+            batch_bytes: settings.batch_bytes,
+            runtime: Handle::current(),
+            asked,
+            answers: Arc::clone(&answers),
+            due: BTreeMap::new(),
+        };
         thread::Builder::new().name("kafka-metadata".into()).spawn(move || lookup.run())?;
         let (known, awaited, swept) = (HashMap::new(), None, Instant::now());
         Ok(Topics { known, questions, answers, awaited, swept })
@@ -105,8 +133,9 @@ impl Topics {
         for (name, answer) in answers.drain(..) {
             let topic = self.known.entry(name).or_default();
             match answer {
-                Ok(partitions) => {
+                Ok(Description { partitions, batch_bytes_max }) => {
                     topic.trouble = None;
+                    topic.batch_bytes_max = batch_bytes_max;
                     let current = *topic.partitions.get_or_insert(partitions);
                     topic.changed = Some(partitions).filter(|changed| *changed != current);
                 }
@@ -173,6 +202,21 @@ impl Topics {
         }
     }
 
+    /// Whether the topic takes a batch that holds this record alone.
+    pub(super) fn check_size(&self, record: &Record<'_>) -> Result<(), Refused> {
+        let topic = self.known.get(record.topic);
+        let Some(max) = topic.and_then(|topic| topic.batch_bytes_max) else { return Ok(()) };
+        let bytes = batch_bytes(record);
+        if bytes <= max {
+            return Ok(());
+        }
+        Err(Refused::Unsendable(format!(
+            "its record takes {bytes} bytes, and topic {} takes {max}; raise max.message.bytes of \
+             the topic",
+            record.topic
+        )))
+    }
+
     /// A record was handed over, as the first of its partition if that is given.
     pub(super) fn sent(&mut self, name: &str, first: Option<u32>) {
         if let Some(topic) = self.known.get_mut(name) {
@@ -220,9 +264,41 @@ impl Topic {
     }
 }
 
+/// The bytes of a batch that holds this record alone, uncompressed: a header of 61, and the record
+/// with its lengths as varints (Kafka protocol guide, "Record Batch"). Each varint counts as five
+/// bytes at most, so that the sum may be a few too many.
+fn batch_bytes(record: &Record<'_>) -> usize {
+    const BATCH_HEADER: usize = 61;
+    // Attributes, and the deltas of time and offset, which are zero.
+    const FIXED: usize = 3;
+    let varint = |n: usize| match n {
+        0..0x40 => 1,
+        0x40..0x2000 => 2,
+        0x2000..0x10_0000 => 3,
+        0x10_0000..0x800_0000 => 4,
+        _ => 5,
+    };
+    let sized = |bytes: Option<&[u8]>| {
+        let length = bytes.map_or(0, <[u8]>::len);
+        varint(length) + length
+    };
+    let headers = record.headers.iter();
+    let headers: usize =
+        headers.map(|(name, value)| sized(Some(name.as_bytes())) + sized(value)).sum();
+    let body =
+        FIXED + sized(record.key) + sized(record.payload) + varint(record.headers.len()) + headers;
+    BATCH_HEADER + varint(body) + body
+}
+
 /// The thread that asks.
 struct Lookup {
     producer: Arc<BaseProducer<Acks>>,
+    /// Made when it is first needed.
+    admin: Option<AdminClient<DefaultClientContext>>,
+    client: ClientConfig,
+    /// The most bytes in a batch of several records.
+    batch_bytes: usize,
+    runtime: Handle,
     asked: Receiver<String>,
     answers: Arc<Mutex<Vec<(String, Answer)>>>,
     /// When each topic is to be asked about again.
@@ -272,6 +348,7 @@ impl Lookup {
                 let partitions = topic.map_or(0, |topic| topic.partitions().len());
                 let error = topic.and_then(rdkafka::metadata::MetadataTopic::error);
                 read_answer(&name, partitions, error)
+                    .and_then(|partitions| self.describe(&name, partitions))
             }
             Err(error) => {
                 // The count is as good as before; what cannot be sent waits in librdkafka.
@@ -286,6 +363,31 @@ impl Lookup {
         self.producer.context().wake();
     }
 
+    /// The broker would refuse a batch for its size, although each record in it fits.
+    fn describe(&mut self, name: &str, partitions: u32) -> Answer {
+        let batch_bytes_max = self.batch_bytes_max(name);
+        match batch_bytes_max {
+            Some(max) if max < self.batch_bytes => Err(format!(
+                "topic {name} takes batches of at most {max} bytes; set batch.size in \
+                 [kafka.properties] to {max} or less, or raise max.message.bytes of the topic"
+            )),
+            _ => Ok(Description { partitions, batch_bytes_max }),
+        }
+    }
+
+    /// Asks for the topic's `max.message.bytes`. Without the right to know it (`DESCRIBE_CONFIGS`),
+    /// the broker will have to say.
+    fn batch_bytes_max(&mut self, topic: &str) -> Option<usize> {
+        if self.admin.is_none() {
+            self.admin = self.client.create().ok();
+        }
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
+        let resource = [ResourceSpecifier::Topic(topic)];
+        let asked = self.admin.as_ref()?.describe_configs(&resource, &options);
+        let described = self.runtime.block_on(asked).ok()?.pop()?.ok()?;
+        described.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+    }
+
     fn unreachable(&self, error: &KafkaError) {
         let context = self.producer.context();
         let reason = context.trouble().unwrap_or_else(|| error.to_string());
@@ -293,7 +395,11 @@ impl Lookup {
     }
 }
 
-fn read_answer(name: &str, partitions: usize, error: Option<RDKafkaRespErr>) -> Answer {
+fn read_answer(
+    name: &str,
+    partitions: usize,
+    error: Option<RDKafkaRespErr>,
+) -> Result<u32, String> {
     use RDKafkaRespErr::{
         RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED as DENIED,
         RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as UNKNOWN,
@@ -327,13 +433,17 @@ mod tests {
         topics
     }
 
+    fn described(partitions: u32) -> Description {
+        Description { partitions, batch_bytes_max: None }
+    }
+
     fn target(topics: &mut Topics, key: Option<&[u8]>) -> Target {
         topics.target("t", key, || false)
     }
 
     #[test]
     fn the_first_record_of_a_partition_goes_alone() {
-        let mut topics = topics("t", Ok(2));
+        let mut topics = topics("t", Ok(described(2)));
         let (a, b) = (Some(b"foobar".as_slice()), Some(b"abc".as_slice()));
         let (of_a, of_b) = (partition(b"foobar", 2), partition(b"abc", 2));
         assert_ne!(of_a, of_b);
@@ -349,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_silent_partition_and_a_lost_topic_are_unknown_again() {
-        let mut topics = topics("t", Ok(1));
+        let mut topics = topics("t", Ok(described(1)));
         let key = Some(b"k".as_slice());
         topics.opened("t", 0);
         let start = topics.swept;
@@ -362,7 +472,7 @@ mod tests {
         assert_eq!(target(&mut topics, key), Target::First(0));
 
         topics.opened("t", 0);
-        for answer in [Err("gone".to_owned()), Ok(1)] {
+        for answer in [Err("gone".to_owned()), Ok(described(1))] {
             topics.answers.lock().unwrap().push(("t".to_owned(), answer));
             topics.refresh();
         }
@@ -371,9 +481,9 @@ mod tests {
 
     #[test]
     fn a_grown_topic_is_used_once_nothing_is_in_flight() {
-        let mut topics = topics("t", Ok(1));
+        let mut topics = topics("t", Ok(described(1)));
         topics.opened("t", 0);
-        topics.answers.lock().unwrap().push(("t".to_owned(), Ok(4)));
+        topics.answers.lock().unwrap().push(("t".to_owned(), Ok(described(4))));
         topics.refresh();
         let key = Some(b"foobar".as_slice());
         assert_eq!(topics.target("t", key, || false), Target::WaitUntilIdle);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use lab::{eventually, read_all};
 
-use crate::scene::{LATEST, PATIENCE, Scene, insert};
+use crate::scene::{LATEST, PATIENCE, Scene, insert, not_ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_land_where_a_java_producer_puts_them() {
@@ -98,6 +98,54 @@ async fn a_row_too_large_is_skipped_if_the_operator_says_so() {
     assert_eq!(relay.metric_where("walrelay_poison_total", "policy=\"skip\"").await, Some(1.0));
 }
 
+/// Payloads that no compression makes much smaller.
+fn noise(bytes: usize) -> String {
+    let mut random = 1_u64;
+    let mut digit = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from_digit(u32::try_from(random >> 60).unwrap(), 16).unwrap()
+    };
+    (0..bytes).map(|_| digit()).collect()
+}
+
+fn alter(scene: &Scene<'_>, setting: &str) {
+    let bootstrap = scene.kafka.bootstrap();
+    let topic = ["--bootstrap-server", &bootstrap, "--entity-type", "topics"];
+    let change = ["--alter", "--entity-name", &scene.topic, "--add-config", setting];
+    let args = [topic.as_slice(), &change].concat();
+    scene.kafka.run_tool("kafka.admin.ConfigCommand", &args, "").unwrap();
+}
+
+/// D11: without compression it is known beforehand that the broker would refuse a record.
+#[tokio::test(flavor = "multi_thread")]
+async fn d11_a_row_too_large_for_its_topic_halts_the_relay_until_the_topic_is_mended() {
+    let mut scene = Scene::new(LATEST, 0).await;
+    let narrow = [("max.message.bytes", "10000")];
+    scene.kafka.create_topic_with(&scene.topic, 1, &narrow).await.unwrap();
+    let relay = scene.relay().await;
+    // Before anything else: together they may be too large as well.
+    scene.insert("k", "\"0\"").await;
+    not_ready(&relay, "takes batches of at most 10000 bytes; set batch.size").await;
+    drop(relay);
+    scene.configure("[kafka.properties]\n\"batch.size\" = 10000");
+    let relay = scene.relay().await;
+    scene.reader().poll_until(1, PATIENCE).unwrap();
+    scene.execute(&three_rows(50_000)).await;
+    let why = format!("bytes, and topic {} takes 10000; raise max.message.bytes", scene.topic);
+    not_ready(&relay, &why).await;
+    let mut reader = scene.reader();
+    assert_eq!(first_occurrences(reader.poll_until(2, PATIENCE).unwrap()), ["0", "1"]);
+    // What it says the record takes is enough, to the byte.
+    let (_, text) = relay.get("/readyz").await.unwrap();
+    let bytes = text.split("its record takes ").nth(1).unwrap().split(' ').next().unwrap();
+    alter(&scene, &format!("max.message.bytes={bytes}"));
+    let all = first_occurrences(reader.poll_until(4, PATIENCE).unwrap());
+    assert_eq!(all, ["0", "1", "2", "3"]);
+    relay.wait_ready(PATIENCE).await.unwrap();
+    let failed = relay.metric_where("walrelay_sessions_total", "kafka").await;
+    assert_eq!(failed, None, "the broker never saw it before");
+}
+
 /// A broker takes any sequence number from a producer that it does not know yet. So a record that
 /// it refuses must not be the first of its partition with others on their way behind it.
 #[tokio::test(flavor = "multi_thread")]
@@ -105,34 +153,26 @@ async fn a_record_that_the_broker_refuses_lets_nothing_pass() {
     let mut scene = Scene::new(LATEST, 0).await;
     let narrow = [("max.message.bytes", "10000")];
     scene.kafka.create_topic_with(&scene.topic, 1, &narrow).await.unwrap();
-    // Each record is a batch, and up to five of them are under way at once.
-    scene.configure("[kafka.properties]\n\"batch.num.messages\" = 1\n\"linger.ms\" = 0");
+    // Each record is a batch, up to five of them are under way at once, and what they will take
+    // is known to nobody before they are compressed.
+    scene.configure(
+        "[kafka.properties]\n\"batch.num.messages\" = 1\n\"batch.size\" = 10000\n\"linger.ms\" = 0\n\
+         \"compression.type\" = \"lz4\"",
+    );
     let relay = scene.relay().await;
-    let large = format!("\"{}\"", "x".repeat(50_000));
     let rows: String = (3..200).map(|n| insert("k", &format!("\"{n}\""))).collect();
-    scene.execute(&(insert("k", &large) + &rows)).await;
+    scene.execute(&(insert("k", &format!("\"{}\"", noise(50_000))) + &rows)).await;
     let why = format!("Kafka did not take a record of topic {}", scene.topic);
     relay.wait_for_log(PATIENCE, &why).unwrap();
-    let restarted =
-        async || relay.metric_where("walrelay_sessions_total", "kafka").await >= Some(4.0);
-    eventually(PATIENCE, "some more attempts", restarted).await.unwrap();
+    relay.wait_for_log(PATIENCE, "ERROR halted: row ").unwrap();
+    let why = "): MessageSizeTooLarge (Broker: Message size too large); raise max.message.bytes of";
+    not_ready(&relay, why).await;
     let mut reader = scene.reader();
     let through = first_occurrences(reader.read_to_end(PATIENCE).unwrap());
     assert_eq!(through, [""; 0]);
 
+    alter(&scene, "max.message.bytes=100000");
     let bootstrap = scene.kafka.bootstrap();
-    let args = [
-        "--bootstrap-server",
-        &bootstrap,
-        "--alter",
-        "--entity-type",
-        "topics",
-        "--entity-name",
-        &scene.topic,
-        "--add-config",
-        "max.message.bytes=100000",
-    ];
-    scene.kafka.run_tool("kafka.admin.ConfigCommand", &args, "").unwrap();
     let all = async || {
         let records = read_all(&bootstrap, &scene.topic).unwrap();
         (first_occurrences(&records).len() >= 198).then_some(records)
@@ -140,4 +180,32 @@ async fn a_record_that_the_broker_refuses_lets_nothing_pass() {
     let records = eventually(PATIENCE, "all of them", all).await.unwrap();
     let expected: Vec<_> = (2..200).map(|n| n.to_string()).collect();
     assert_eq!(first_occurrences(&records), expected);
+}
+
+/// D11: the neighbours of a refused record are innocent, and not skipped with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn d11_only_the_refused_record_of_a_batch_is_skipped() {
+    let mut scene = Scene::new(LATEST, 0).await;
+    let narrow = [("max.message.bytes", "10000")];
+    scene.kafka.create_topic_with(&scene.topic, 1, &narrow).await.unwrap();
+    scene.configure(
+        "on_poison = \"skip\"\n[kafka.properties]\n\"linger.ms\" = 50\n\"batch.size\" = 10000\n\
+         \"compression.type\" = \"lz4\"",
+    );
+    let relay = scene.relay().await;
+    let large = format!("\"{}\"", noise(50_000));
+    let row = |n: usize| match n {
+        7 | 8 | 15 => insert("k", &large),
+        n => insert("k", &format!("\"{n}\"")),
+    };
+    scene.execute(&(0..30).map(row).collect::<String>()).await;
+    let mut reader = scene.reader();
+    let last = |records: &[lab::Record]| records.iter().any(|it| it.payload_text() == "\"29\"");
+    let records = reader.read_until(PATIENCE, "the last row", last).unwrap();
+    let expected = (0..30).filter(|n| ![7, 8, 15].contains(n)).map(|n| n.to_string());
+    assert_eq!(first_occurrences(records), expected.collect::<Vec<_>>());
+    relay.wait_ready(PATIENCE).await.unwrap();
+    scene.followed(PATIENCE).await;
+    let skipped = relay.log().matches("skipped: row ").count();
+    assert!(skipped >= 3, "{skipped}");
 }

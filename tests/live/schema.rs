@@ -106,7 +106,7 @@ async fn a_table_that_no_outbox_names_halts_at_its_row() {
     assert_eq!(payloads(reader.read_to_end(PATIENCE).unwrap()), ["1"]);
 }
 
-/// B6: with publish_via_partition_root or without, and with partitions that come and go.
+/// B6: with `publish_via_partition_root` or without, and with partitions that come and go.
 #[tokio::test(flavor = "multi_thread")]
 async fn b6_rows_of_partitions_arrive_under_either_name() {
     for (version, via_root) in [(14, false), (LATEST, false), (LATEST, true)] {
