@@ -62,6 +62,32 @@ pub enum Command {
         #[arg(long)]
         accept_gap: bool,
     },
+    /// Check everything that a run rests on, and say what mends what is wrong
+    ///
+    /// Changes nothing. Exits with 1 if a run would not do.
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Create publication and slot, as the first start would
+    ///
+    /// Rows written before that are not sent. From then on Postgres keeps its log for the slot.
+    #[command(verbatim_doc_comment)]
+    Init {
+        /// Print the SQL instead, with the least rights for the relay's role.
+        #[arg(long)]
+        print: bool,
+        /// Create the outbox tables as well, unless they are there.
+        #[arg(long)]
+        tables: bool,
+    },
+    /// Show the slot, how far it is behind, what Postgres keeps for it, and the position in Kafka
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the configuration in effect, with defaults filled in and secrets masked
     ///
     /// Connects to nothing. Mistakes are all reported at once, with exit status 64.

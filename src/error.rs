@@ -34,11 +34,13 @@ pub enum Error {
     /// The server said why it ends the stream.
     #[error("Postgres ended the replication stream: {0}")]
     Server(ServerError),
-    /// Postgres 18 and later only warn when a publication is missing, and skip its rows.
+    /// A publication was missing when rows were written. Postgres 18 and later only warn, and skip
+    /// them; earlier ones end the stream there, each time.
     #[error(
-        "Postgres is skipping rows: {0}; create the publication again. Rows written without it \
-         cannot be read from the log: compare the outbox with Kafka, move the slot behind them \
-         with pg_replication_slot_advance, and run once: walrelay run --accept-gap"
+        "rows were written while their publication did not exist: {0}; they cannot be read from \
+         the log. Compare the outbox with Kafka; move the slot behind them: SELECT \
+         pg_replication_slot_advance(…, pg_current_wal_lsn()); then run once: walrelay run \
+         --accept-gap"
     )]
     RowsSkipped(ServerError),
     /// The bytes are not what they must be.

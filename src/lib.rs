@@ -1,6 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod error;
@@ -8,6 +9,7 @@ pub mod feedback;
 pub mod frontier;
 pub mod health;
 pub mod http;
+pub mod init;
 pub mod kafka;
 pub mod lsn;
 pub mod metrics;
@@ -15,12 +17,15 @@ pub mod outbox;
 pub mod pg;
 pub mod pipe;
 pub mod position;
+pub mod recall;
 pub mod record;
 pub mod relay;
 pub mod sensor;
 pub mod shutdown;
 pub mod stall;
+pub mod status;
 pub mod supervise;
 pub mod template;
 #[cfg(test)]
 mod testing;
+pub mod verdict;

@@ -4,12 +4,15 @@ use std::env;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use walrelay::check::Report;
 use walrelay::cli::{Cli, Command, EX_USAGE};
 use walrelay::config::{self, Config, LogFormat};
 use walrelay::health::Health;
 use walrelay::http::{self, Pages};
+use walrelay::init;
 use walrelay::metrics::Metrics;
 use walrelay::shutdown::Shutdown;
+use walrelay::status::Status;
 use walrelay::supervise::Supervisor;
 
 fn main() -> ExitCode {
@@ -24,21 +27,69 @@ fn main() -> ExitCode {
             return EX_USAGE.into();
         }
     };
-    match cli.command() {
+    let command = cli.command();
+    let ended = match command {
         Command::Config => {
             print!("{}", config.to_toml());
-            ExitCode::SUCCESS
+            Ok(true)
+        }
+        Command::Init { print: true, tables } => {
+            print!("{}", init::sql(&config, tables));
+            Ok(true)
         }
         Command::Run { accept_gap } => {
             start_log(&config.log);
-            match run(config, accept_gap) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    tracing::error!("{error}");
-                    ExitCode::FAILURE
-                }
-            }
+            run(config, accept_gap).map(|()| true)
         }
+        Command::Check { .. } | Command::Init { .. } | Command::Status { .. } => {
+            start_log(&config.log);
+            look(&config, command)
+        }
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            if matches!(command, Command::Run { .. }) {
+                tracing::error!("{error}");
+            } else {
+                eprintln!("{error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// The commands that connect, answer and end. Returns whether the answer is a good one.
+fn look(config: &Config, command: Command) -> Outcome<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let good = runtime.block_on(async {
+        match command {
+            Command::Check { json } => {
+                let report = Report::of(config).await;
+                answer(json, &report.to_text(), &report.to_json());
+                Ok(report.is_good())
+            }
+            Command::Status { json } => {
+                let status = Status::of(config).await?;
+                answer(json, &status.to_text(), &status.to_json());
+                Ok(true)
+            }
+            Command::Init { tables, .. } => init::make(config, tables).await.map(|()| true),
+            Command::Run { .. } | Command::Config => Ok(true),
+        }
+    });
+    runtime.shutdown_background();
+    Ok(good.map_err(Box::new)?)
+}
+
+fn answer(json: bool, text: &str, value: &serde_json::Value) {
+    if json {
+        println!("{value:#}");
+    } else {
+        print!("{text}");
     }
 }
 
@@ -46,7 +97,7 @@ fn main() -> ExitCode {
 /// that loop is stuck. librdkafka has its own.
 const WORKERS: usize = 2;
 
-fn run(config: Config, accept_gap: bool) -> Result<(), Box<dyn std::error::Error>> {
+fn run(config: Config, accept_gap: bool) -> Outcome<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     let ended = runtime.block_on(async {

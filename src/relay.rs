@@ -417,7 +417,11 @@ impl Relay<'_> {
 /// Messages beside the stream. What does not end it is logged.
 fn control(tag: u8, body: &[u8]) -> Result<(), Error> {
     match tag {
-        b'E' => Err(Error::Server(ServerError::parse(body))),
+        b'E' => Err(match ServerError::parse(body) {
+            // Up to version 17, a publication that did not exist when a row was written.
+            missing if missing.sqlstate == "42704" => Error::RowsSkipped(missing),
+            other => Error::Server(other),
+        }),
         // Since version 18 Postgres goes on without a publication that it does not find, and this
         // warning is the only sign.
         b'N' => match ServerError::parse(body) {

@@ -12,9 +12,9 @@ use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pg::admin::{Seen, Setup, SetupError};
 use crate::pg::conninfo::Conninfo;
-use crate::pg::preconditions::Problem;
 use crate::pg::socket::Endpoint;
 use crate::pg::sql::connect_sql;
+use crate::verdict::Problem;
 
 /// How long one look may take.
 const LOOK_MAX: Duration = Duration::from_secs(5);

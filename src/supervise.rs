@@ -17,7 +17,7 @@ use crate::feedback::Feedback;
 use crate::frontier::{Frontier, Limits};
 use crate::health::{Health, Phase};
 use crate::http::Pages;
-use crate::kafka::positions::{self, Positions};
+use crate::kafka::positions::Positions;
 use crate::kafka::producer::Producer;
 use crate::kafka::settings::Settings;
 use crate::lsn::Lsn;
@@ -27,7 +27,8 @@ use crate::pg::admin::Setup;
 use crate::pg::conninfo::Conninfo;
 use crate::pg::session::{Before, Opening, Session, System, open};
 use crate::pipe::Pipe;
-use crate::position::{Context, Found, PositionRecord, Source, switched};
+use crate::position::{Context, Source};
+use crate::recall::{found, recall};
 use crate::relay::Relay;
 use crate::sensor::{Doubts, Sensor};
 use crate::shutdown::Shutdown;
@@ -203,23 +204,16 @@ impl Supervisor {
     /// The slot has no reader at this moment, so whatever another relay has confirmed is written
     /// there already: a slot beyond the record is a gap, and not a race.
     async fn find_start(&mut self, opening: &mut Opening) -> Result<(), Error> {
-        let Opening { slot, server, ref system, ref seen, .. } = *opening;
-        let database = seen.database;
-        let System { ref identifier, timeline } = *system;
-        let source = Source { system: identifier.clone(), database, slot: self.setup.slot.clone() };
+        let Opening { looked, slot, seen } = opening;
+        let System { identifier, timeline } = looked.system.clone();
+        let source =
+            Source { system: identifier, database: seen.database, slot: self.setup.slot.clone() };
         let record = match &self.positions_topic {
-            Some(topic) => recall(&self.kafka, topic, source.clone()).await?,
+            Some(topic) => recall(&self.kafka.client, topic, source.clone()).await?,
             None => None,
         };
-        let switched = match &record {
-            Some(record) if record.context.timeline != timeline => {
-                let history = opening.timeline_history().await.map_err(Error::Connect)?;
-                switched(&history, record.context.timeline)
-            }
-            _ => None,
-        };
         let publication = &self.setup.publication;
-        let found = Found { record, slot, server, timeline, switched, publication };
+        let found = found(record, looked, *slot, publication).await.map_err(Error::Connect)?;
         let start = found.start(self.setup.accept_gap)?;
         if let Some(remark) = &start.remark {
             tracing::warn!("{remark}");
@@ -285,18 +279,6 @@ impl Supervisor {
             positions.restart();
         }
     }
-}
-
-/// The position record of `source`; makes the topic if it is missing.
-async fn recall(
-    kafka: &Settings,
-    topic: &str,
-    source: Source,
-) -> Result<Option<PositionRecord>, Error> {
-    positions::create(&kafka.client, topic).await?;
-    let (settings, topic) = (kafka.client.clone(), topic.to_owned());
-    let read = tokio::task::spawn_blocking(move || positions::read(&settings, &topic, &source));
-    Ok(read.await.map_err(std::io::Error::other)??)
 }
 
 /// How long to wait after failures in a row.

@@ -3,6 +3,7 @@
 pub mod acks;
 pub mod partition;
 pub mod positions;
+pub mod preconditions;
 pub mod producer;
 pub mod settings;
 mod topics;

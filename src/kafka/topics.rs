@@ -30,7 +30,7 @@ use crate::pipe::Refused;
 use crate::record::Record;
 
 /// How long one question to a broker may take.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How often a topic that has an answer is asked about again: it may grow, or go.
 const REFRESH: Duration = Duration::from_secs(10);
 /// How often a topic without an answer is.
@@ -395,7 +395,8 @@ impl Lookup {
     }
 }
 
-fn read_answer(
+/// The partitions of a topic, or why records cannot go there; what to do stands behind a "; ".
+pub(super) fn read_answer(
     name: &str,
     partitions: usize,
     error: Option<RDKafkaRespErr>,

@@ -7,10 +7,11 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Client;
 
 use super::facts::{Facts, Publication};
-use super::preconditions::{Check, Problem, Verdict, checks};
+use super::preconditions::checks;
 use super::slot::Slot;
 use super::table::TableName;
 use crate::lsn::Lsn;
+use crate::verdict::{Check, Problem, Verdict};
 
 /// How many connections may queue behind a slot's creation is not ours to decide; this long may
 /// ours wait for the transactions before it, which `statement_timeout` does not end.

@@ -305,7 +305,11 @@ mod tests {
         let refusal = message(ERROR_RESPONSE_TAG, b"VFATAL\0C28000\0Mno entry\0\0");
         let warning = message(b'N', b"VWARNING\0C01000\0Mold\0\0");
         let (outcome, _) = converse(WITH, &[warning, refusal], None).await;
-        assert_eq!(outcome.unwrap_err(), "db:5432: FATAL 28000: no entry");
+        assert_eq!(
+            outcome.unwrap_err(),
+            "db:5432: FATAL 28000: no entry; let the role in with a line of pg_hba.conf for this \
+             database (one for \"replication\" does not count)"
+        );
     }
 
     #[tokio::test]

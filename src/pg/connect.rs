@@ -388,7 +388,8 @@ mod tests {
             error.to_string(),
             format!(
                 "no server could be used: 127.0.0.1:{silent} did not answer within 1s; \
-                 127.0.0.1:{full}: FATAL 53300: too many"
+                 127.0.0.1:{full}: FATAL 53300: too many; raise \
+                 max_wal_senders or max_connections, or end what is not needed"
             )
         );
     }

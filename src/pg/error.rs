@@ -121,7 +121,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// The server said no.
-    #[error("{host}: {error}")]
+    #[error("{host}: {error}{}", remedy(.error))]
     Server {
         /// Name, port and address, or the path of the socket.
         host: String,
@@ -179,22 +179,29 @@ impl ConnectError {
     pub fn sqlstate(&self) -> Option<&str> {
         self.server().map(|error| error.sqlstate.as_str())
     }
-
-    /// Whether a connection pooler seems to stand between, which cannot carry replication.
-    ///
-    /// Ask after a failure of [`connect`](super::connect::connect) or of the first
-    /// `IDENTIFY_SYSTEM`: a pooler that passes the startup parameter `replication` over lets an
-    /// ordinary backend see a replication command, which to it is a syntax error (42601); one that
-    /// knows the parameter and refuses it calls it a protocol violation (08P01).
-    pub fn suggests_pooler(&self) -> bool {
-        self.server().is_some_and(|error| {
-            error.sqlstate == "42601" || (error.sqlstate == "08P01" && error.severity == "FATAL")
-        })
-    }
 }
 
 fn joined(attempts: &[ConnectError]) -> String {
     attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What to do when the server does not let us in.
+fn remedy(error: &ServerError) -> &'static str {
+    match (error.sqlstate.as_str(), error.severity.as_str()) {
+        ("28P01", _) => "; check the user and the password",
+        ("28000", _) => {
+            "; let the role in with a line of pg_hba.conf for this database (one for \
+             \"replication\" does not count)"
+        }
+        ("3D000", _) => "; check the database in postgres.url, or create it",
+        ("42501", _) => "; give the role what it lacks, or run: ALTER ROLE … REPLICATION",
+        ("53300", _) => "; raise max_wal_senders or max_connections, or end what is not needed",
+        ("42601", _) | ("08P01", "FATAL") => {
+            "; a connection pooler seems to stand in between, which cannot carry replication: \
+             let postgres.url lead to Postgres itself"
+        }
+        _ => "",
+    }
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -262,18 +269,25 @@ mod tests {
     }
 
     #[test]
-    fn a_pooler_is_recognised_by_its_two_ways_to_refuse() {
-        let server = |severity: &str, sqlstate: &str| ConnectError::Server {
-            host: "db".to_owned(),
-            error: Box::new(ServerError {
-                severity: severity.to_owned(),
-                sqlstate: sqlstate.to_owned(),
-                ..ServerError::default()
-            }),
+    fn the_server_s_no_comes_with_what_to_do() {
+        let text = |severity: &str, sqlstate: &str| {
+            let (severity, sqlstate) = (severity.to_owned(), sqlstate.to_owned());
+            let error = ServerError { severity, sqlstate, ..ServerError::default() };
+            let error = Box::new(error);
+            ConnectError::Server { host: "db".to_owned(), error }.to_string()
         };
-        assert!(server("ERROR", "42601").suggests_pooler());
-        assert!(server("FATAL", "08P01").suggests_pooler());
-        assert!(!server("FATAL", "28P01").suggests_pooler());
-        assert!(!ConnectError::TlsSetup(String::new()).suggests_pooler());
+        for (severity, sqlstate, part) in [
+            ("ERROR", "42601", "pooler"),
+            ("FATAL", "08P01", "pooler"),
+            ("FATAL", "28P01", "password"),
+            ("FATAL", "28000", "pg_hba.conf"),
+            ("FATAL", "3D000", "create it"),
+            ("FATAL", "42501", "ALTER ROLE"),
+            ("FATAL", "53300", "max_wal_senders"),
+        ] {
+            let text = text(severity, sqlstate);
+            assert!(text.contains("; ") && text.contains(part), "{text}");
+        }
+        assert_eq!(text("FATAL", "57P03"), "db: FATAL 57P03: ");
     }
 }

@@ -3,79 +3,15 @@
 //! Postgres lets most of it pass without an error: rows of a table that is not published are just
 //! not in the stream. Each check gives what was found, or what is wrong and what mends it.
 
-use std::fmt;
-
 use postgres_protocol::escape::escape_identifier;
 
 use super::admin::{Mapped, Setup};
 use super::facts::{Facts, Publication, Published, Table};
 use super::slot::Slot;
+use crate::verdict::{Check, Problem, Verdict, loss, problem};
 
 /// An idle slot should survive a weekend, or a day at the very least.
 const IDLE_SLOT_MIN_S: i64 = 24 * 3600;
-
-/// Something that is not as it must be, and what mends it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// What was found.
-    pub what: String,
-    /// SQL to run or a setting to change, as a sentence.
-    pub remedy: String,
-    /// Whether it also stops a relay that has a slot already, because rows are lost by it. Other
-    /// problems show at the rows they concern, and those before them can still be sent.
-    pub loses: bool,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.what, self.remedy)
-    }
-}
-
-/// One check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What was looked at.
-    pub name: String,
-    /// What came of it.
-    pub verdict: Verdict,
-}
-
-/// What came of a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// All is well: this was found.
-    Passed(String),
-    /// The relay runs, but somebody should know.
-    Doubtful(Problem),
-    /// The relay halts, or will.
-    Failed(Problem),
-}
-
-impl Check {
-    fn new(name: impl Into<String>, found: Result<String, Problem>) -> Check {
-        let verdict = found.map_or_else(Verdict::Failed, Verdict::Passed);
-        Check { name: name.into(), verdict }
-    }
-
-    /// The problem that lets it fail.
-    pub fn failure(&self) -> Option<&Problem> {
-        match &self.verdict {
-            Verdict::Failed(problem) => Some(problem),
-            Verdict::Passed(_) | Verdict::Doubtful(_) => None,
-        }
-    }
-}
-
-/// A problem that shows at a row, if at all.
-fn problem(what: impl Into<String>, remedy: impl Into<String>) -> Problem {
-    Problem { what: what.into(), remedy: remedy.into(), loses: false }
-}
-
-/// A problem that loses rows.
-fn loss(what: impl Into<String>, remedy: impl Into<String>) -> Problem {
-    Problem { loses: true, ..problem(what, remedy) }
-}
 
 /// All checks, in the order of what rests on what.
 pub fn checks(setup: &Setup, facts: &Facts) -> Vec<Check> {

@@ -66,19 +66,35 @@ pub enum OpenError {
     Setup(#[from] SetupError),
 }
 
-/// A server that is fit to be read from: connected, checked, not streaming yet.
+/// A server that has been reached over both connections.
 #[derive(Debug)]
-pub struct Opening {
+pub struct Looked {
     connection: Connection,
-    client: Client,
+    /// Plain SQL.
+    pub client: Client,
     /// Which server this is.
     pub system: System,
     /// Where it writes.
     pub server: Lsn,
+}
+
+/// A server that is fit to be read from: connected, checked, not streaming yet.
+#[derive(Debug)]
+pub struct Opening {
+    /// The server.
+    pub looked: Looked,
     /// Where the slot stands, which nobody reads.
     pub slot: Lsn,
     /// What else was found.
     pub seen: Seen,
+}
+
+/// Connects, and asks the server who it is.
+pub async fn look(conninfo: &Conninfo) -> Result<Looked, ConnectError> {
+    let mut connection = connect(conninfo, &SessionOptions::default()).await?;
+    let (system, server) = identify(&mut connection).await?;
+    let client = connect_sql(conninfo, connection.endpoint()).await?;
+    Ok(Looked { connection, client, system, server })
 }
 
 /// Connects, and sees to it that publication and slot are there. `waits` is told when making the
@@ -89,13 +105,12 @@ pub async fn open(
     before: &Before,
     waits: impl Fn(String),
 ) -> Result<Opening, OpenError> {
-    let mut connection = connect(conninfo, &SessionOptions::default()).await?;
-    let (system, server) = identify(&mut connection).await?;
-    check_server(&system, server, before)?;
-    let client = connect_sql(conninfo, connection.endpoint()).await?;
+    let mut looked = look(conninfo).await?;
+    check_server(&looked.system, looked.server, before)?;
+    let Looked { connection, client, .. } = &mut looked;
     let endpoint = connection.endpoint().to_string();
     let late = |_| ConnectError::Timeout { host: endpoint, after: SETUP_MAX };
-    let seen = match timeout(SETUP_MAX, setup.prepare(&client)).await.map_err(late)? {
+    let seen = match timeout(SETUP_MAX, setup.prepare(client)).await.map_err(late)? {
         // A connection that broke leaves its server process behind, until the server notices. We
         // have left it, so that it may go at once.
         Err(SetupError::InUse { slot, pid }) if before.backend_pid == Some(pid) => {
@@ -115,20 +130,29 @@ pub async fn open(
             }
             slot.confirmed.unwrap_or_default()
         }
-        None => create_slot(&mut connection, setup, &client, waits).await?,
+        None => create_slot(connection, setup, client, waits).await?,
     };
     let expected = before.reached;
     if before.system.is_some() && slot > expected {
         let name = setup.slot.clone();
         return Err(SetupError::Moved { slot: name, expected, found: slot }.into());
     }
-    Ok(Opening { connection, client, system, server, slot, seen })
+    Ok(Opening { looked, slot, seen })
 }
 
-impl Opening {
-    /// The server process that will hold the slot.
-    pub fn backend_pid(&self) -> i32 {
-        self.connection.backend_pid()
+/// Connects, and makes what is not there yet. Returns where the slot stands.
+pub async fn make(conninfo: &Conninfo, setup: &Setup) -> Result<Lsn, OpenError> {
+    let waits = |for_whom| tracing::warn!("{for_whom}");
+    match open(conninfo, setup, &Before::default(), waits).await {
+        Ok(opening) => Ok(opening.slot),
+        Err(error) => Err(error),
+    }
+}
+
+impl Looked {
+    /// The server, for messages.
+    pub fn name(&self) -> String {
+        format!("Postgres {} at {}", self.connection.server_version(), self.connection.endpoint())
     }
 
     /// The content of the history file of the server's timeline.
@@ -141,15 +165,22 @@ impl Opening {
             what: "TIMELINE_HISTORY gave no content".to_owned(),
         })
     }
+}
+
+impl Opening {
+    /// The server process that will hold the slot.
+    pub fn backend_pid(&self) -> i32 {
+        self.looked.connection.backend_pid()
+    }
 
     /// Starts the stream.
-    pub async fn start(mut self, setup: &Setup, from: Lsn) -> Result<Session, ConnectError> {
-        let started = self.connection.start_copy(&setup.start_command(from)).await;
-        for notice in self.connection.take_notices() {
+    pub async fn start(self, setup: &Setup, from: Lsn) -> Result<Session, ConnectError> {
+        let Looked { mut connection, client, system, .. } = self.looked;
+        let started = connection.start_copy(&setup.start_command(from)).await;
+        for notice in connection.take_notices() {
             tracing::warn!("Postgres: {notice}");
         }
         started?;
-        let Opening { connection, client, system, .. } = self;
         let endpoint = connection.endpoint().clone();
         let (stream, rest) = connection.into_parts();
         Ok(Session { wire: Wire::new(stream, &rest), client, endpoint, system })

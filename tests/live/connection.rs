@@ -82,16 +82,26 @@ async fn who_is_not_let_in_learns_where_and_why() {
                  attribute may start a WAL sender process.)"
             }
         };
-        let unprivileged = format!("HOST: FATAL 42501: {unprivileged}");
+        let unprivileged = format!(
+            "HOST: FATAL 42501: {unprivileged}; give the role what it lacks, or run: ALTER ROLE … \
+             REPLICATION"
+        );
         let denied = |role: &str| {
-            format!("HOST: FATAL 28P01: password authentication failed for user \"{role}\"")
+            format!(
+                "HOST: FATAL 28P01: password authentication failed for user \"{role}\"; check the \
+                 user and the password"
+            )
         };
+        let let_in = "let the role in with a line of pg_hba.conf for this database (one for \
+                      \"replication\" does not count)";
         let no_line = |role: &str, how: &str| {
             format!(
                 "HOST: FATAL 28000: no pg_hba.conf entry for host \"127.0.0.1\", user \"{role}\", \
-                 database \"postgres\", {how}"
+                 database \"postgres\", {how}; {let_in}"
             )
         };
+        let no_login =
+            format!("HOST: FATAL 28000: role \"guests\" is not permitted to log in; {let_in}");
         let needs_password = "HOST: authentication: user \"scram\" needs a password (method \
                               SCRAM-SHA-256); set postgres.password_file or postgres.password_env";
         let (plain, tls) = (no_line("stranger", "no encryption"), "SSL encryption");
@@ -108,19 +118,17 @@ async fn who_is_not_let_in_learns_where_and_why() {
             (
                 "trusted",
                 "sslmode=disable&dbname=nowhere",
-                "HOST: FATAL 3D000: database \"nowhere\" does not exist",
+                "HOST: FATAL 3D000: database \"nowhere\" does not exist; check the database in \
+                 postgres.url, or create it",
             ),
             (&format!("ordinary:{ESCAPED}"), "sslmode=disable", &unprivileged),
             (
                 "limited",
                 "sslmode=disable",
-                "HOST: FATAL 53300: too many connections for role \"limited\"",
+                "HOST: FATAL 53300: too many connections for role \"limited\"; raise \
+                 max_wal_senders or max_connections, or end what is not needed",
             ),
-            (
-                "guests",
-                "sslmode=disable",
-                "HOST: FATAL 28000: role \"guests\" is not permitted to log in",
-            ),
+            ("guests", "sslmode=disable", &no_login),
             ("stranger", "sslmode=disable", &plain),
             ("stranger", "sslmode=require", &no_line("stranger", tls)),
             ("stranger", "sslmode=prefer", &neither),

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod bare;
 mod guarded;
 mod load;
 mod scene;
@@ -25,5 +26,11 @@ mod records;
 mod schema;
 // Starting without something, standing by, ending.
 mod lifecycle;
+// Servers, publications, slots and topics that are not as they must be, and what is said of them.
+mod states;
+// check, init, status.
+mod commands;
+// What is lost without a word, and halts the relay.
+mod losses;
 // What is remembered in Kafka: nothing is repeated, and gaps are proven.
 mod positions;

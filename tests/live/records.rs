@@ -156,7 +156,8 @@ async fn a_record_that_the_broker_refuses_lets_nothing_pass() {
     // Each record is a batch, up to five of them are under way at once, and what they will take
     // is known to nobody before they are compressed.
     scene.configure(
-        "[kafka.properties]\n\"batch.num.messages\" = 1\n\"batch.size\" = 10000\n\"linger.ms\" = 0\n\
+        "[kafka.properties]\n\"batch.num.messages\" = 1\n\"batch.size\" = 10000\n\
+         \"linger.ms\" = 0\n\
          \"compression.type\" = \"lz4\"",
     );
     let relay = scene.relay().await;

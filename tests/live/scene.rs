@@ -1,5 +1,7 @@
 //! What every test sets up: a database with an outbox, a topic, and a relay between them.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use lab::{Database, Kafka, Postgres, Reader, Relay, eventually};
@@ -85,6 +87,28 @@ impl<'a> Scene<'a> {
         let config = self.config(url, brokers);
         let binary = env!("CARGO_BIN_EXE_walrelay");
         Relay::builder(binary).config(config).args(args.iter().copied()).start().unwrap()
+    }
+
+    /// Runs one of the commands that answer and end: whether it was a good answer, and the answer.
+    pub fn command(&self, url: &str, brokers: &str, args: &[&str]) -> (bool, String) {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.toml", self.topic));
+        let config = self.config(url, brokers).replace("{http}", "127.0.0.1:1");
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_walrelay"));
+        let output = command.args(args).arg("--config").arg(&file).output().unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let answer = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(answer).unwrap())
+    }
+
+    /// What `walrelay check` finds fault with: the lines of what failed and what is doubtful.
+    pub fn faults(&self) -> Vec<String> {
+        let (good, text) = self.command(&self.database.url(), &self.kafka.bootstrap(), &["check"]);
+        let text = text.replace("\n      -> ", "; ");
+        let faults = text.lines().filter(|line| !line.starts_with("ok "));
+        let faults: Vec<_> = faults.map(|line| line.replace(&self.topic, "NAME")).collect();
+        assert_eq!(good, !faults.iter().any(|line| line.starts_with("FAIL")), "{text}");
+        faults
     }
 
     pub fn reader(&self) -> Reader {

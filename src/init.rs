@@ -1,0 +1,87 @@
+//! `walrelay init`: makes what a first start would make, or prints the SQL for somebody who may.
+
+use std::fmt::Write as _;
+
+use postgres_protocol::escape::escape_identifier;
+
+use crate::config::{Config, Outbox};
+use crate::error::Error;
+use crate::pg::admin::{Setup, SetupError};
+use crate::pg::session::{self, look};
+
+/// Makes publication, slot and mark, and the tables if asked to.
+pub async fn make(config: &Config, with_tables: bool) -> Result<(), Error> {
+    let conninfo = &config.postgres.conninfo;
+    if with_tables {
+        let looked = look(conninfo).await.map_err(Error::Connect)?;
+        for outbox in &config.outboxes {
+            let created = looked.client.batch_execute(&create_table(outbox)).await;
+            let doing = "creating the outbox table";
+            created.map_err(|error| Error::Setup(SetupError::Sql { doing, error }))?;
+        }
+    }
+    let setup = Setup { create: true, ..config.setup() };
+    let at = session::make(conninfo, &setup).await?;
+    tracing::info!(slot = setup.slot, lsn = %at, "publication and slot are there");
+    Ok(())
+}
+
+/// The SQL that a database administrator runs, so that the relay's role needs no right but to
+/// connect and to replicate.
+pub fn sql(config: &Config, with_tables: bool) -> String {
+    let setup = config.setup();
+    let conninfo = &config.postgres.conninfo;
+    let (role, database) = (conninfo.user(), conninfo.database());
+    let (role, database) = (escape_identifier(role), escape_identifier(database));
+    let mut sql = String::new();
+    let mut say = |text: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(sql, "{text}");
+    };
+    say(&format!("-- In database {database}, statement by statement, as a superuser; or as the"));
+    say("-- owner of the tables with CREATE on the database, REPLICATION and CREATEROLE.\n");
+    say("-- The relay's role: it may connect and replicate, and needs no right on any table.");
+    say(&format!("-- Give it a password, in psql: \\password {role}"));
+    say(&format!("CREATE ROLE {role} LOGIN REPLICATION;"));
+    say(&format!("GRANT CONNECT ON DATABASE {database} TO {role};\n"));
+    if with_tables {
+        for outbox in &config.outboxes {
+            say(&create_table(outbox));
+        }
+    }
+    say("-- Which rows are read: inserts of the outbox tables.");
+    say(&format!("{};\n", setup.create_publication_sql()));
+    say("-- From where on: rows inserted before this are not sent. From now on Postgres keeps its");
+    say("-- log until the relay has read it. The comment tells a lost slot from a first start.");
+    say(&format!("{};", setup.create_slot_sql()));
+    say(&format!("{};", setup.mark_sql()));
+    sql
+}
+
+/// A table that the outbox's mapping fits, in the manner of Debezium's default one.
+pub fn create_table(outbox: &Outbox) -> String {
+    let mut columns: Vec<(&str, &str)> = Vec::new();
+    let mut add = |name, definition| {
+        if !columns.iter().any(|(known, _)| *known == name) {
+            columns.push((name, definition));
+        }
+    };
+    let Outbox { table, id, key, payload, topic, headers, .. } = outbox;
+    if let Some(id) = id {
+        add(id.as_str(), "uuid PRIMARY KEY DEFAULT gen_random_uuid()");
+    }
+    for column in topic.columns() {
+        add(column, "varchar(255) NOT NULL");
+    }
+    if let Some(key) = key {
+        add(key.as_str(), "varchar(255) NOT NULL");
+    }
+    for (_, column) in headers {
+        add(column.as_str(), "varchar(255)");
+    }
+    add(payload.as_str(), "jsonb");
+    let columns =
+        columns.iter().map(|(name, kind)| format!("    {} {kind}", escape_identifier(name)));
+    let columns = columns.collect::<Vec<_>>().join(",\n");
+    format!("CREATE TABLE IF NOT EXISTS {} (\n{columns}\n);\n", table.to_sql())
+}
