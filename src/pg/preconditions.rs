@@ -186,18 +186,20 @@ fn published(
                 format!("run: {}", again(&name, &sql)),
             ));
         }
-        let facts = named.filter(|named| named.name == *table).or(named);
-        let sent = |column: &String| match &published.columns {
-            Some(columns) => columns.contains(column),
-            None => facts.is_none_or(|facts| !facts.generated.contains(column)),
+        let is_generated =
+            |column: &String| named.is_some_and(|named| named.generated.contains(column));
+        // Before version 18 generated columns are never sent, though version 15 lists them.
+        let may_be_sent = facts.server.version >= 180_000;
+        let sent = |column: &String| {
+            published.columns.as_ref().is_none_or(|columns| columns.contains(column))
+                && (may_be_sent || !is_generated(column))
         };
         let left_out = mapped.columns.iter().find(|(_, column)| {
-            facts.is_some_and(|facts| facts.columns.contains(column)) && !sent(column)
+            named.is_some_and(|named| named.columns.contains(column)) && !sent(column)
         });
         if let Some((key, column)) = left_out {
-            let generated = facts.is_some_and(|facts| facts.generated.contains(column));
             let what = format!("publication {name} leaves out column {column} of {table}");
-            return Err(if generated {
+            return Err(if is_generated(column) {
                 problem(
                     format!("{what}, which is generated"),
                     format!("set {key} of its [[outbox]] to a column that is written"),

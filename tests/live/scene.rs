@@ -23,6 +23,7 @@ pub struct Scene<'a> {
     pub client: Client,
     /// Also the name of the slot.
     pub topic: String,
+    postgres_more: String,
     more: String,
 }
 
@@ -39,11 +40,14 @@ impl<'a> Scene<'a> {
         let database = postgres.create_database().await.unwrap();
         database.create_outbox().await.unwrap();
         let client = database.client().await.unwrap();
+        // A test that waits for a lock fails, and does not hang.
+        client.batch_execute("SET statement_timeout = '60s'").await.unwrap();
         let topic = database.name().to_owned();
         if partitions > 0 {
             kafka.create_topic(&topic, partitions).await.unwrap();
         }
-        Scene { postgres, kafka, database, client, topic, more: String::new() }
+        let (postgres_more, more) = (String::new(), String::new());
+        Scene { postgres, kafka, database, client, topic, postgres_more, more }
     }
 
     /// Adds sections to the configuration of relays started from here on.
@@ -51,14 +55,20 @@ impl<'a> Scene<'a> {
         self.more.push_str(more);
     }
 
+    /// The same for keys of `[postgres]`.
+    pub fn configure_postgres(&mut self, more: &str) {
+        self.postgres_more.push_str(more);
+    }
+
     /// The relay's configuration, with these servers.
     pub fn config(&self, url: &str, brokers: &str) -> String {
-        let Scene { topic, more, .. } = self;
+        let Scene { topic, more, postgres_more, .. } = self;
         format!(
             r#"
             [postgres]
             url = "{url}"
             slot = "{topic}"
+            {postgres_more}
             [kafka]
             brokers = ["{brokers}"]
             [http]
@@ -131,10 +141,15 @@ impl<'a> Scene<'a> {
         self.lsn(sql, &[&self.topic]).await
     }
 
+    /// Where the server writes now.
+    pub async fn written(&self) -> Lsn {
+        self.lsn("SELECT pg_current_wal_lsn()::text", &[]).await
+    }
+
     /// Waits until the slot has got to where the server writes now. Other tests write as well, so
     /// that it never stays there.
     pub async fn followed(&self, patience: Duration) {
-        let target = self.lsn("SELECT pg_current_wal_lsn()::text", &[]).await;
+        let target = self.written().await;
         let there = async || self.confirmed().await >= target;
         eventually(patience, "the slot to follow", there).await.unwrap();
     }

@@ -134,9 +134,7 @@ async fn publications() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_to_be_created() {
     let mut scene = Scene::new(LATEST, 1).await;
-    scene.configure("[postgres]\ncreate = false");
-    let config = scene.config("URL", "BROKERS");
-    assert!(config.contains("create = false"));
+    scene.configure_postgres("create = false");
     let expected = [
         format!("FAIL  publication: publication \"walrelay\" does not exist; run: {CREATE}"),
         "FAIL  slot: slot NAME does not exist; run: SELECT \
@@ -287,7 +285,7 @@ async fn topics() {
 async fn servers_that_are_not_there() {
     let scene = Scene::new(LATEST, 1).await;
     let (good, text) = scene.command(&scene.database.url(), "127.0.0.1:1", &["check"]);
-    let expected = "FAIL  brokers: no broker of kafka.brokers answers (Metadata fetch error: \
+    let expected = "FAIL  brokers: no broker of kafka.brokers answers (Meta data fetch error: \
                     BrokerTransportFailure (Local: Broker transport failure))\n      -> check \
                     kafka.brokers, and security.protocol and sasl.* in [kafka.properties]\n";
     assert!(!good && text.starts_with(expected), "{text}");
