@@ -1,4 +1,5 @@
-//! A reader that trusts Postgres: it starts where it is told to and counts rows. What it does not get shows what Postgres loses without a word.
+//! A reader that trusts Postgres: it starts where it is told to and counts rows. What it does not
+//! get shows what Postgres loses without a word.
 
 use std::time::Duration;
 
