@@ -1,0 +1,16 @@
+-- The outbox, and what walrelay needs besides wal_level = logical. Run it as the owner of the
+-- database; CREATE ROLE asks for a superuser or CREATEROLE and REPLICATION.
+
+-- Debezium's default columns, which walrelay's defaults fit.
+CREATE TABLE outbox (
+    id            uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    aggregatetype varchar(255) NOT NULL,   -- the topic: outbox.event.{aggregatetype}
+    aggregateid   varchar(255) NOT NULL,   -- the key
+    type          varchar(255) NOT NULL,   -- the header eventType
+    payload       jsonb                    -- the value, as Postgres prints it
+);
+
+CREATE PUBLICATION walrelay FOR TABLE outbox WITH (publish = 'insert');
+
+-- It reads the log, so it needs no right on the table. Choose another password.
+CREATE ROLE walrelay LOGIN REPLICATION PASSWORD 'walrelay';
