@@ -1,5 +1,4 @@
--- The outbox, and what walrelay needs besides wal_level = logical. Run it as the owner of the
--- database; CREATE ROLE asks for a superuser or CREATEROLE and REPLICATION.
+-- The outbox, and what walrelay needs besides wal_level = logical. Run it as a superuser.
 
 -- Debezium's default columns, which walrelay's defaults fit.
 CREATE TABLE outbox (
@@ -10,7 +9,11 @@ CREATE TABLE outbox (
     payload       jsonb                    -- the value, as Postgres prints it
 );
 
-CREATE PUBLICATION walrelay FOR TABLE outbox WITH (publish = 'insert');
-
 -- It reads the log, so it needs no right on the table. Choose another password.
 CREATE ROLE walrelay LOGIN REPLICATION PASSWORD 'walrelay';
+
+CREATE PUBLICATION walrelay FOR TABLE outbox WITH (publish = 'insert');
+
+-- The relay notes in the publication's comment that its slot exists, so that a slot that is lost
+-- later does not look like a first start. Only the owner of a publication may.
+ALTER PUBLICATION walrelay OWNER TO walrelay;

@@ -82,7 +82,7 @@ fn metric_of<'a>(name: &'a str, metrics: &BTreeSet<String>) -> Option<&'a str> {
     [Some(name), of_histogram].into_iter().flatten().find(|name| metrics.contains(*name))
 }
 
-/// Every name in a PromQL expression that is not a label, a label's value, or a duration.
+/// Every name in a `PromQL` expression that is not a label, a label's value, or a duration.
 fn names(expression: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = expression;
@@ -99,9 +99,10 @@ fn names(expression: &str) -> Vec<String> {
                 if !name.starts_with('$') {
                     names.push(name.to_owned());
                 }
-                match behind.trim_start().starts_with('(') && GROUPING.contains(&name) {
-                    true => end + closing(behind, ')'),
-                    false => end,
+                if behind.trim_start().starts_with('(') && GROUPING.contains(&name) {
+                    end + closing(behind, ')')
+                } else {
+                    end
                 }
             }
             // Numbers and durations: `0.99`, `5m`.
@@ -160,7 +161,7 @@ fn expressions(rules: &str) -> Vec<String> {
     expressions
 }
 
-/// Fails on a name that neither PromQL nor the daemon knows. Returns the metrics.
+/// Fails on a name that neither `PromQL` nor the daemon knows. Returns the metrics.
 fn check(place: &str, expression: &str, known: &BTreeSet<String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for name in names(expression) {
