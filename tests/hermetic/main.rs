@@ -5,6 +5,10 @@
 mod config;
 // What the program does when there is nobody to talk to: exit status, pages, signals, log.
 mod daemon;
+// Whether the files for containers fit the program.
+mod docker;
+// Which metrics the dashboard and the alerts name.
+mod grafana;
 // What the pages say, and to whom they say it in time.
 mod http;
 // What this tree looks like: sizes, names, who may use whom.
