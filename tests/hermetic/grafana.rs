@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 use walrelay::health::Health;
-use walrelay::lsn::Lsn;
 use walrelay::metrics::Metrics;
-use walrelay::pg::admin::Slot;
+use walrelay::pg::slot::Slot;
 use walrelay::pipe::Passed;
 
 /// Metrics that the dashboard leaves out, with the reason.
@@ -58,17 +57,7 @@ fn metrics() -> BTreeSet<String> {
     metrics.passed(Passed::default(), [("orders", 1)].into_iter());
     metrics.session_ended("closed");
     metrics.poisoned("halt");
-    metrics.slot(&Slot {
-        plugin: None,
-        database: None,
-        active_pid: None,
-        confirmed: None,
-        wal_status: "reserved".into(),
-        safe_wal_bytes: None,
-        retained_wal_bytes: 0,
-        two_phase: false,
-        server: Lsn::ZERO,
-    });
+    metrics.slot(&Slot { wal_status: "reserved".into(), ..Slot::default() });
     let text = metrics.render(&Health::default().state(), Instant::now()).unwrap();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let names = types.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
