@@ -61,15 +61,26 @@ pub struct PositionRecord {
 pub struct BadRecord(pub String, pub String);
 
 impl PositionRecord {
+    /// The latest commit of which something was delivered.
+    fn furthest(&self) -> Lsn {
+        self.inside.map_or(self.end, |row| self.end.max(row.commit))
+    }
+
     /// Whether it tells of more than another one of the same source.
     pub fn is_beyond(&self, other: &PositionRecord) -> bool {
         let place = |record: &PositionRecord| (record.context.epoch, record.end, record.inside);
         place(self) > place(other)
     }
 
+    /// What there is to remember.
+    pub fn new(context: Context, reached: Reached) -> PositionRecord {
+        let end = reached.flush.lsn();
+        PositionRecord { context, end, inside: reached.inside }
+    }
+
     /// The value of the record.
-    pub fn to_json(context: &Context, source: &Source, reached: Reached) -> String {
-        let inside = reached.inside;
+    pub fn to_json(&self, source: &Source) -> String {
+        let PositionRecord { context, end, inside } = self;
         json!({
             "version": VERSION,
             "system_identifier": source.system,
@@ -78,7 +89,7 @@ impl PositionRecord {
             "timeline": context.timeline,
             "publication": context.publication,
             "epoch": context.epoch,
-            "end_lsn": reached.flush.lsn().to_string(),
+            "end_lsn": end.to_string(),
             "commit_lsn": inside.map(|row| row.commit.to_string()),
             "row": inside.map(|row| row.row),
         })
@@ -154,16 +165,46 @@ pub enum Gap {
         /// The record's.
         record: Lsn,
     },
+    /// The slot did not come along when a standby was promoted, or not far enough back.
+    #[error(
+        "a standby was promoted: timeline {before} was left at {switched}, and events up to \
+         {record} were delivered{}; but the slot stands at {slot}, and the events from {from} to \
+         there were not sent", lost(*.record, *.switched)
+    )]
+    SlotBeyondSwitch {
+        /// The slot's position.
+        slot: Lsn,
+        /// The record's.
+        record: Lsn,
+        /// Where the record's timeline was left.
+        switched: Lsn,
+        /// The record's timeline.
+        before: u32,
+        /// Where it would have to go on.
+        from: Lsn,
+    },
     /// The server has not got as far as what was delivered.
     #[error(
-        "Postgres is at {server}, but what lies before {record} was delivered already: it was \
-         restored from a backup, and events that are new there would be skipped"
+        "Postgres is at {server}, but what lies before {record} was delivered already: it \
+         was restored from a backup, and events that are new there would be skipped"
     )]
     ServerBehind {
         /// The server's position.
         server: Lsn,
         /// The record's.
         record: Lsn,
+    },
+    /// The server is on a timeline from before a promotion.
+    #[error(
+        "Postgres is on timeline {now}, but timeline {record} was read before: it is the primary \
+         of before the promotion, or was restored from a backup. If it is the old primary, stop \
+         it, or take it out of postgres.url"
+    )]
+    EarlierTimeline {
+        /// The server's timeline.
+        now: u32,
+        /// The record's.
+        record: u32,
     },
     /// The server's history does not contain the record's timeline.
     #[error(
@@ -178,6 +219,11 @@ pub enum Gap {
     },
 }
 
+/// What is said of events that were delivered and do not exist any more.
+fn lost(record: Lsn, switched: Lsn) -> &'static str {
+    if record > switched { ", of which Postgres has lost those behind that" } else { "" }
+}
+
 impl Found<'_> {
     /// Decides where to begin. With `accept_gap`, a gap is remarked upon and the slot counts.
     pub fn start(&self, accept_gap: bool) -> Result<Start, Gap> {
@@ -185,15 +231,15 @@ impl Found<'_> {
             return Ok(Start { from: self.slot, inside: None, epoch: 0, remark: None });
         };
         match self.judge(record) {
-            Err(gap) if accept_gap => Ok(Start {
-                from: self.slot,
-                inside: None,
-                epoch: record.context.epoch + 1,
-                remark: Some(format!(
-                    "accepted a gap, from {} to {}: {gap}",
-                    record.end, self.slot
-                )),
-            }),
+            Err(gap) if accept_gap => {
+                let end = match gap {
+                    Gap::SlotBeyondSwitch { from, .. } => from,
+                    _ => record.end,
+                };
+                let remark = format!("accepted a gap, from {end} to {}: {gap}", self.slot);
+                let epoch = record.context.epoch + 1;
+                Ok(Start { from: self.slot, inside: None, epoch, remark: Some(remark) })
+            }
             judged => judged,
         }
     }
@@ -201,7 +247,10 @@ impl Found<'_> {
     fn judge(&self, record: &PositionRecord) -> Result<Start, Gap> {
         let Context { timeline, epoch, ref publication } = record.context;
         let (slot, end) = (self.slot, record.end);
-        if timeline != self.timeline {
+        if timeline > self.timeline {
+            return Err(Gap::EarlierTimeline { now: self.timeline, record: timeline });
+        }
+        if timeline < self.timeline {
             let switched = self.switched;
             let branch = Gap::OtherBranch { now: self.timeline, record: timeline };
             return self.after_promotion(record, switched.ok_or(branch)?);
@@ -227,16 +276,18 @@ impl Found<'_> {
     /// A standby was promoted at `switched`. LSNs behind it name other content now.
     fn after_promotion(&self, record: &PositionRecord, switched: Lsn) -> Result<Start, Gap> {
         let (from, epoch) = (record.end.min(switched), record.context.epoch + 1);
-        if self.slot > from {
-            return Err(Gap::SlotBeyond { slot: self.slot, record: from });
-        }
         let (before, now) = (record.context.timeline, self.timeline);
-        let remark = if record.end > switched {
+        if self.slot > from {
+            let (slot, record) = (self.slot, record.furthest());
+            return Err(Gap::SlotBeyondSwitch { slot, record, switched, before, from });
+        }
+        let lost = record.end > switched || record.inside.is_some_and(|row| row.commit >= switched);
+        let remark = if lost {
             format!(
                 "a standby was promoted: timeline {now} leaves timeline {before} at {switched}, \
-                 but events up to {} were delivered already. What lies between is in Kafka and \
-                 was lost in Postgres; it cannot be taken back. Everything new is sent",
-                record.end
+                 but events up to {} were delivered already. Those that lie between are in Kafka \
+                 and were lost in Postgres; they cannot be taken back. Everything new is sent",
+                record.furthest()
             )
         } else {
             format!(
@@ -245,8 +296,7 @@ impl Found<'_> {
             )
         };
         // A transaction of the old timeline that was sent in part may not exist on the new one.
-        let inside = record.inside.filter(|row| row.commit < switched && record.end <= switched);
-        let inside = inside.map(|row| Position { epoch, ..row });
+        let inside = record.inside.filter(|_| !lost).map(|row| Position { epoch, ..row });
         Ok(Start { from, inside, epoch, remark: Some(remark) })
     }
 }

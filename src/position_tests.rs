@@ -25,7 +25,8 @@ fn a_record_reads_as_it_was_written() {
         let limits = Limits { records: 1, bytes: 1, span: 1 };
         let flush = Frontier::new(record.end, limits).confirmed();
         let reached = Reached { flush, inside: record.inside };
-        let json = PositionRecord::to_json(&record.context, &source, reached);
+        assert_eq!(PositionRecord::new(record.context.clone(), reached), record);
+        let json = record.to_json(&source);
         assert_eq!(PositionRecord::parse(json.as_bytes()), Ok(record));
     }
 }
@@ -96,11 +97,17 @@ fn after_a_promotion_nothing_of_the_new_timeline_is_skipped() {
     assert_eq!((behind.from, behind.inside, behind.epoch), (lsn(100), Some(inside), 4));
     let ahead = promoted(100, 80).start(false).unwrap();
     assert_eq!((ahead.from, ahead.inside, ahead.epoch), (lsn(80), None, 4));
-    assert!(ahead.remark.unwrap().contains("events up to 0/64 were delivered already"));
+    assert!(ahead.remark.unwrap().contains("events up to 0/6E were delivered already"));
     let cut = promoted(100, 105).start(false).unwrap();
-    assert_eq!((cut.from, cut.inside), (lsn(100), None), "the transaction may be gone");
+    assert_eq!((cut.from, cut.inside), (lsn(100), None), "the transaction is gone");
+    assert!(cut.remark.unwrap().contains("events up to 0/6E were delivered already"));
     let slot_beyond = Found { slot: lsn(90), ..promoted(100, 80) };
-    assert!(slot_beyond.start(false).is_err());
+    let gap = slot_beyond.start(false).unwrap_err();
+    assert!(matches!(gap, Gap::SlotBeyondSwitch { .. }), "{gap}");
+    assert!(gap.to_string().contains("of which Postgres has lost"), "{gap}");
+    let accepted = slot_beyond.start(true).unwrap();
+    assert_eq!((accepted.from, accepted.inside, accepted.epoch), (lsn(90), None, 4));
+    assert!(accepted.remark.unwrap().starts_with("accepted a gap, from 0/50 to 0/5A: "));
     let branch = Found { switched: None, ..promoted(100, 80) };
     assert_eq!(branch.start(false), Err(Gap::OtherBranch { now: 2, record: 1 }));
 }

@@ -214,14 +214,15 @@ impl Supervisor {
             None => None,
         };
         let switched = match &record {
-            Some(record) if record.context.timeline != timeline => {
+            // The timeline of a server that is behind has no history with ours in it.
+            Some(record) if record.context.timeline < timeline => {
                 let history = opening.timeline_history().await.map_err(Error::Connect)?;
                 switched(&history, record.context.timeline)
             }
             _ => None,
         };
-        let publication = &self.setup.publication;
-        let found = Found { record, slot, server, timeline, switched, publication };
+        let publication = self.setup.publication.clone();
+        let found = Found { record, slot, server, timeline, switched, publication: &publication };
         let start = found.start(self.setup.accept_gap)?;
         if let Some(remark) = &start.remark {
             tracing::warn!("{remark}");
@@ -230,7 +231,7 @@ impl Supervisor {
         // Once is what was asked for.
         self.setup.accept_gap = false;
         let reached = self.pipe.frontier().reached();
-        let context = Context { timeline, publication: publication.clone(), epoch: start.epoch };
+        let context = Context { timeline, publication, epoch: start.epoch };
         self.positions = self.memory.as_ref().map(|memory| {
             let topic = memory.topic.clone();
             Positions::new(topic, source, context, self.status_interval, reached)

@@ -165,7 +165,8 @@ impl Positions {
         if now < next && !hurry {
             return;
         }
-        let value = PositionRecord::to_json(&self.context, &self.source, reached);
+        let record = PositionRecord::new(self.context.clone(), reached);
+        let value = record.to_json(&self.source);
         if producer.send_position(&self.topic, PARTITION, &self.source.key(), &value) {
             self.pending = Some(reached);
             self.last = Some(now);
