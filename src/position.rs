@@ -30,6 +30,11 @@ impl Source {
     pub fn key(&self) -> String {
         format!("{}/{}/{}", self.system, self.database, self.slot)
     }
+
+    /// Whether a key is of a slot of the same name, but in another cluster or database.
+    pub fn is_namesake(&self, key: &str) -> bool {
+        key != self.key() && key.rsplit('/').next() == Some(&*self.slot)
+    }
 }
 
 /// What a position is worth: LSNs name other content on another timeline, and rows have other
@@ -53,6 +58,15 @@ pub struct PositionRecord {
     pub end: Lsn,
     /// And behind it, the rows up to this one.
     pub inside: Option<Position>,
+}
+
+/// What is remembered of one slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The record of this very source.
+    pub record: Option<PositionRecord>,
+    /// The latest epoch of a slot of the same name elsewhere, with how far it was read.
+    pub elsewhere: Option<(u32, Lsn)>,
 }
 
 /// The record cannot be read.
@@ -124,8 +138,8 @@ impl PositionRecord {
 /// What a start finds.
 #[derive(Clone, Debug)]
 pub struct Found<'a> {
-    /// The position record, if there is one.
-    pub record: Option<PositionRecord>,
+    /// What is remembered.
+    pub remembered: Remembered,
     /// Where the slot stands.
     pub slot: Lsn,
     /// Where the server writes.
@@ -227,9 +241,7 @@ fn lost(record: Lsn, switched: Lsn) -> &'static str {
 impl Found<'_> {
     /// Decides where to begin. With `accept_gap`, a gap is remarked upon and the slot counts.
     pub fn start(&self, accept_gap: bool) -> Result<Start, Gap> {
-        let Some(record) = &self.record else {
-            return Ok(Start { from: self.slot, inside: None, epoch: 0, remark: None });
-        };
+        let Some(record) = &self.remembered.record else { return Ok(self.first()) };
         match self.judge(record) {
             Err(gap) if accept_gap => {
                 let end = match gap {
@@ -242,6 +254,23 @@ impl Found<'_> {
             }
             judged => judged,
         }
+    }
+
+    /// Nothing is known of this server and slot. LSNs of another server compare with nothing
+    /// here, so that a cluster that takes the place of another one needs an epoch of its own.
+    fn first(&self) -> Start {
+        let (epoch, remark) = match self.remembered.elsewhere {
+            None => (0, None),
+            Some((epoch, end)) => {
+                let remark = format!(
+                    "nothing is remembered of this Postgres, and the slot counts; a slot of this \
+                     name was read up to {end} of another Postgres or database. If this one took \
+                     its place, compare the outbox with Kafka"
+                );
+                (epoch + 1, Some(remark))
+            }
+        };
+        Start { from: self.slot, inside: None, epoch, remark }
     }
 
     fn judge(&self, record: &PositionRecord) -> Result<Start, Gap> {

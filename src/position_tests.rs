@@ -13,7 +13,8 @@ fn record(end: u64, row: Option<u32>) -> PositionRecord {
 
 fn found(record: Option<PositionRecord>, slot: u64, server: u64) -> Found<'static> {
     let (slot, server) = (lsn(slot), lsn(server));
-    Found { record, slot, server, timeline: 1, switched: None, publication: "p" }
+    let remembered = Remembered { record, elsewhere: None };
+    Found { remembered, slot, server, timeline: 1, switched: None, publication: "p" }
 }
 
 #[test]
@@ -51,6 +52,27 @@ fn what_is_not_a_record_is_refused() {
 fn without_a_record_the_slot_counts() {
     let start = Start { from: lsn(50), inside: None, epoch: 0, remark: None };
     assert_eq!(found(None, 50, 90).start(false), Ok(start));
+}
+
+#[test]
+fn a_cluster_in_the_place_of_another_begins_a_later_epoch() {
+    let source = Source { system: "7".into(), database: 5, slot: "s".into() };
+    let namesakes =
+        ["7/5/s", "8/5/s", "7/6/s", "7/5/ss", "8/5/t"].map(|key| source.is_namesake(key));
+    assert_eq!(namesakes, [false, true, true, false, false]);
+    let mut found = found(None, 50, 90);
+    found.remembered.elsewhere = Some((3, lsn(700)));
+    let start = found.start(false).unwrap();
+    assert_eq!((start.from, start.inside, start.epoch), (lsn(50), None, 4));
+    assert!(start.remark.unwrap().contains("up to 0/2BC of another Postgres"));
+}
+
+#[test]
+fn the_primary_of_before_a_promotion_is_refused() {
+    let mut record = record(100, None);
+    record.context.timeline = 2;
+    let gap = Gap::EarlierTimeline { now: 1, record: 2 };
+    assert_eq!(found(Some(record), 50, 500).start(false), Err(gap));
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::pg::session::{Before, Opening, Session, System, open};
 use crate::pg::socket::Endpoint;
 use crate::pg::sql::connect_sql;
 use crate::pipe::Pipe;
-use crate::position::{Context, Found, PositionRecord, Source, switched};
+use crate::position::{Context, Found, Remembered, Source, switched};
 use crate::relay::{Alarm, Relay};
 use crate::shutdown::Shutdown;
 
@@ -209,11 +209,11 @@ impl Supervisor {
         let Opening { slot, server, database, ref system, .. } = *opening;
         let System { ref identifier, timeline } = *system;
         let source = Source { system: identifier.clone(), database, slot: self.setup.slot.clone() };
-        let record = match &self.memory {
+        let remembered = match &self.memory {
             Some(memory) => memory.recall(source.clone()).await?,
-            None => None,
+            None => Remembered::default(),
         };
-        let switched = match &record {
+        let switched = match &remembered.record {
             // The timeline of a server that is behind has no history with ours in it.
             Some(record) if record.context.timeline < timeline => {
                 let history = opening.timeline_history().await.map_err(Error::Connect)?;
@@ -222,7 +222,8 @@ impl Supervisor {
             _ => None,
         };
         let publication = self.setup.publication.clone();
-        let found = Found { record, slot, server, timeline, switched, publication: &publication };
+        let found =
+            Found { remembered, slot, server, timeline, switched, publication: &publication };
         let start = found.start(self.setup.accept_gap)?;
         if let Some(remark) = &start.remark {
             tracing::warn!("{remark}");
@@ -291,8 +292,8 @@ impl Supervisor {
 }
 
 impl Memory {
-    /// The record of `source`; makes the topic if it is missing.
-    async fn recall(&self, source: Source) -> Result<Option<PositionRecord>, Error> {
+    /// What is remembered of `source`; makes the topic if it is missing.
+    async fn recall(&self, source: Source) -> Result<Remembered, Error> {
         positions::create(&self.settings, &self.topic).await?;
         let (settings, topic) = (self.settings.clone(), self.topic.clone());
         let read = tokio::task::spawn_blocking(move || positions::read(&settings, &topic, &source));
