@@ -58,6 +58,9 @@ pub struct PositionRecord {
     pub end: Lsn,
     /// And behind it, the rows up to this one.
     pub inside: Option<Position>,
+    /// Where a server of this identity was seen that had not got as far. It is refused for ever,
+    /// because it may grow: once it is beyond `end`, nothing tells it from the one that was read.
+    pub behind: Option<Lsn>,
 }
 
 /// What is remembered of one slot.
@@ -89,12 +92,12 @@ impl PositionRecord {
     /// What there is to remember.
     pub fn new(context: Context, reached: Reached) -> PositionRecord {
         let end = reached.flush.lsn();
-        PositionRecord { context, end, inside: reached.inside }
+        PositionRecord { context, end, inside: reached.inside, behind: None }
     }
 
     /// The value of the record.
     pub fn to_json(&self, source: &Source) -> String {
-        let PositionRecord { context, end, inside } = self;
+        let PositionRecord { context, end, inside, behind } = self;
         json!({
             "version": VERSION,
             "system_identifier": source.system,
@@ -106,6 +109,7 @@ impl PositionRecord {
             "end_lsn": end.to_string(),
             "commit_lsn": inside.map(|row| row.commit.to_string()),
             "row": inside.map(|row| row.row),
+            "server_behind": behind.map(|server| server.to_string()),
         })
         .to_string()
     }
@@ -131,6 +135,7 @@ impl PositionRecord {
             },
             end: lsn("end_lsn").ok_or_else(|| bad("no end_lsn"))?,
             inside: inside.map(|(commit, row)| Position { epoch, commit, row }),
+            behind: lsn("server_behind"),
         })
     }
 }
@@ -197,13 +202,13 @@ pub enum Gap {
         /// Where it would have to go on.
         from: Lsn,
     },
-    /// The server has not got as far as what was delivered.
+    /// The server has not got as far as what was delivered, or had not when it was first seen.
     #[error(
-        "Postgres is at {server}, but what lies before {record} was delivered already: it \
+        "Postgres was found at {server}, but what lies before {record} was delivered already: it \
          was restored from a backup, and events that are new there would be skipped"
     )]
     ServerBehind {
-        /// The server's position.
+        /// The server's position when it was first seen.
         server: Lsn,
         /// The record's.
         record: Lsn,
@@ -276,6 +281,9 @@ impl Found<'_> {
     fn judge(&self, record: &PositionRecord) -> Result<Start, Gap> {
         let Context { timeline, epoch, ref publication } = record.context;
         let (slot, end) = (self.slot, record.end);
+        if let Some(server) = record.behind {
+            return Err(Gap::ServerBehind { server, record: end });
+        }
         if timeline > self.timeline {
             return Err(Gap::EarlierTimeline { now: self.timeline, record: timeline });
         }

@@ -8,7 +8,7 @@ fn lsn(raw: u64) -> Lsn {
 fn record(end: u64, row: Option<u32>) -> PositionRecord {
     let context = Context { timeline: 1, publication: "p".into(), epoch: 3 };
     let inside = row.map(|row| Position { epoch: 3, commit: lsn(end + 10), row });
-    PositionRecord { context, end: lsn(end), inside }
+    PositionRecord { context, end: lsn(end), inside, behind: None }
 }
 
 fn found(record: Option<PositionRecord>, slot: u64, server: u64) -> Found<'static> {
@@ -27,8 +27,11 @@ fn a_record_reads_as_it_was_written() {
         let flush = Frontier::new(record.end, limits).confirmed();
         let reached = Reached { flush, inside: record.inside };
         assert_eq!(PositionRecord::new(record.context.clone(), reached), record);
-        let json = record.to_json(&source);
-        assert_eq!(PositionRecord::parse(json.as_bytes()), Ok(record));
+        for behind in [None, Some(lsn(70))] {
+            let record = PositionRecord { behind, ..record.clone() };
+            let json = record.to_json(&source);
+            assert_eq!(PositionRecord::parse(json.as_bytes()), Ok(record));
+        }
     }
 }
 
@@ -65,6 +68,18 @@ fn a_cluster_in_the_place_of_another_begins_a_later_epoch() {
     let start = found.start(false).unwrap();
     assert_eq!((start.from, start.inside, start.epoch), (lsn(50), None, 4));
     assert!(start.remark.unwrap().contains("up to 0/2BC of another Postgres"));
+}
+
+#[test]
+fn a_server_that_was_once_behind_is_refused_however_far_it_gets() {
+    let record = PositionRecord { behind: Some(lsn(90)), ..record(100, Some(7)) };
+    for timeline in [1, 2] {
+        let found = found(Some(record.clone()), 50, 500);
+        let found = Found { timeline, switched: Some(lsn(80)), ..found };
+        let gap = Gap::ServerBehind { server: lsn(90), record: lsn(100) };
+        assert_eq!(found.start(false), Err(gap));
+        assert_eq!(found.start(true).unwrap().from, lsn(50));
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use crate::config::Config;
 use crate::error::{Error, Remedy};
 use crate::feedback::Feedback;
-use crate::frontier::{Frontier, Limits};
+use crate::frontier::{Frontier, Limits, Reached};
 use crate::health::{Health, Phase};
 use crate::http::Pages;
 use crate::kafka::positions::{self, Positions};
@@ -31,7 +31,7 @@ use crate::pg::session::{Before, Opening, Session, System, open};
 use crate::pg::socket::Endpoint;
 use crate::pg::sql::connect_sql;
 use crate::pipe::Pipe;
-use crate::position::{Context, Found, Remembered, Source, switched};
+use crate::position::{Context, Found, Gap, PositionRecord, Remembered, Source, switched};
 use crate::relay::{Alarm, Relay};
 use crate::shutdown::Shutdown;
 
@@ -62,6 +62,8 @@ pub struct Supervisor {
     pipe: Pipe,
     producer: Option<Producer>,
     positions: Option<Positions>,
+    /// What the next start goes by, unless more is written in Kafka.
+    known: Option<(Source, PositionRecord)>,
     before: Before,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -103,6 +105,7 @@ impl Supervisor {
             pipe: Pipe::new(outboxes, Frontier::new(Lsn::ZERO, limits)),
             producer: None,
             positions: None,
+            known: None,
             memory,
             before: Before::default(),
             health: pages.health,
@@ -128,6 +131,9 @@ impl Supervisor {
             // Whoever holds the slot now goes on from what is confirmed; nothing of ours may come
             // in between, and where to begin afterwards is to be found out anew.
             let anew = matches!(remedy, Remedy::BeginAgain | Remedy::StandBy);
+            if remedy == Remedy::StandBy {
+                self.known = None;
+            }
             if (anew && self.before.system.is_some()) || remedy == Remedy::Restart {
                 self.drop_producer().await;
             }
@@ -209,10 +215,11 @@ impl Supervisor {
         let Opening { slot, server, database, ref system, .. } = *opening;
         let System { ref identifier, timeline } = *system;
         let source = Source { system: identifier.clone(), database, slot: self.setup.slot.clone() };
-        let remembered = match &self.memory {
+        let mut remembered = match &self.memory {
             Some(memory) => memory.recall(source.clone()).await?,
             None => Remembered::default(),
         };
+        let own = self.take_in(&source, &mut remembered)?;
         let switched = match &remembered.record {
             // The timeline of a server that is behind has no history with ours in it.
             Some(record) if record.context.timeline < timeline => {
@@ -224,20 +231,61 @@ impl Supervisor {
         let publication = self.setup.publication.clone();
         let found =
             Found { remembered, slot, server, timeline, switched, publication: &publication };
-        let start = found.start(self.setup.accept_gap)?;
+        let start = match found.start(self.setup.accept_gap) {
+            Err(gap @ Gap::ServerBehind { server, .. }) => {
+                self.refuse(source, found.remembered.record, server);
+                return Err(gap.into());
+            }
+            start => start?,
+        };
         if let Some(remark) = &start.remark {
             tracing::warn!("{remark}");
         }
         self.pipe.start(&start);
         // Once is what was asked for.
         self.setup.accept_gap = false;
-        let reached = self.pipe.frontier().reached();
+        self.known = None;
+        // What is not written yet may not be confirmed.
+        let written = if own { Reached::default() } else { self.pipe.frontier().reached() };
         let context = Context { timeline, publication, epoch: start.epoch };
         self.positions = self.memory.as_ref().map(|memory| {
             let topic = memory.topic.clone();
-            Positions::new(topic, source, context, self.status_interval, reached)
+            Positions::new(topic, source, context, self.status_interval, written)
         });
         Ok(())
+    }
+
+    /// Puts what this process knows into the place of what is written, unless that is more.
+    /// Returns whether it did.
+    fn take_in(&self, source: &Source, remembered: &mut Remembered) -> Result<bool, Error> {
+        let Some((known_source, known)) = &self.known else { return Ok(false) };
+        if known_source != source {
+            return Err(Error::Setup(SetupError::OtherServer(format!(
+                "this is another Postgres or database than before: {}, not {}",
+                source.key(),
+                known_source.key()
+            ))));
+        }
+        let (record, own) = match remembered.record.take() {
+            Some(written) if written.is_beyond(known) => (written, false),
+            written => {
+                let behind = known.behind.or(written.and_then(|written| written.behind));
+                (PositionRecord { behind, ..known.clone() }, true)
+            }
+        };
+        remembered.record = Some(record);
+        Ok(own)
+    }
+
+    /// A server that is behind may grow; that it was is remembered, here and in Kafka.
+    fn refuse(&mut self, source: Source, record: Option<PositionRecord>, server: Lsn) {
+        let Some(mut record) = record else { return };
+        if record.behind.replace(server).is_none()
+            && let (Some(memory), Some(producer)) = (&self.memory, &self.producer)
+        {
+            positions::write_refusal(producer, &memory.topic, &source, &record);
+        }
+        self.known = Some((source, record));
     }
 
     /// Before a broker has answered for the first time, no slot is made: it would keep the log for

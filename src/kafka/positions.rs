@@ -129,6 +129,11 @@ fn take(
     Ok(())
 }
 
+/// Writes a record that has a server refused, which a later start must know.
+pub fn write_refusal(producer: &Producer, topic: &str, source: &Source, record: &PositionRecord) {
+    producer.send_position(topic, PARTITION, &source.key(), &record.to_json(source));
+}
+
 /// What has been written to the topic, and may therefore be confirmed.
 #[derive(Debug)]
 pub struct Positions {

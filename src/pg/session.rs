@@ -89,9 +89,10 @@ pub async fn open(
     let endpoint = connection.endpoint().to_string();
     let late = |_| ConnectError::Timeout { host: endpoint, after: SETUP_MAX };
     let prepared = timeout(SETUP_MAX, setup.prepare(&client)).await.map_err(late)?;
-    let slot = match prepared {
-        Ok(Prepared::Slot(slot)) => slot.confirmed.unwrap_or_default(),
-        Ok(Prepared::NoSlot) => create_slot(&mut connection, setup, &client).await?,
+    let (slot, server) = match prepared {
+        // Another relay may have got on until a moment ago; now it does not any more.
+        Ok(Prepared::Slot(slot)) => (slot.confirmed.unwrap_or_default(), slot.server.max(server)),
+        Ok(Prepared::NoSlot) => (create_slot(&mut connection, setup, &client).await?, server),
         // A connection that broke leaves its server process behind, until the server notices.
         Err(SetupError::InUse { slot, pid }) if before.backend_pid == Some(pid) => {
             return Err(SetupError::Lingering { slot, pid }.into());
@@ -167,10 +168,7 @@ fn check_server(system: &System, server: Lsn, before: &Before) -> Result<(), Set
         return Err(SetupError::OtherTimeline { now: system.timeline, before: known.timeline });
     }
     if server < before.reached {
-        return Err(SetupError::OtherServer(format!(
-            "this Postgres is at {server}, the relay was at {} already",
-            before.reached
-        )));
+        return Err(SetupError::WentBack { now: server, before: before.reached });
     }
     Ok(())
 }
