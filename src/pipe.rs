@@ -8,7 +8,7 @@
 //! lies behind it, and rows at or before the last one handed over are stepped over. So a fault of
 //! Postgres alone repeats nothing, even in the middle of a transaction.
 
-use crate::frontier::{Frontier, Ticket};
+use crate::frontier::{Frontier, Reached, Ticket};
 use crate::lsn::{Lsn, Position};
 use crate::outbox::{Outboxes, Unmapped};
 use crate::pg::Malformed;
@@ -160,6 +160,16 @@ impl Pipe {
         self.frontier.begin(start.from, start.inside);
         self.done = start.inside;
         self.epoch = start.epoch;
+    }
+
+    /// How far everything is in Kafka. Once nothing is in flight, that is to the very row.
+    pub fn reached(&self) -> Reached {
+        let reached = self.frontier.reached();
+        let behind = |done: &Position| done.commit >= reached.flush.lsn();
+        match self.done.filter(behind) {
+            Some(done) if self.frontier.is_idle() => Reached { inside: Some(done), ..reached },
+            _ => reached,
+        }
     }
 
     /// A new connection begins at the frontier's LSN.

@@ -50,6 +50,8 @@ const STANDBY_WAIT: Duration = Duration::from_secs(1);
 const SENSOR_PERIOD: Duration = Duration::from_secs(5);
 /// How long one look may take.
 const SENSOR_MAX: Duration = Duration::from_secs(5);
+/// How long what is in flight may take to arrive before it is given up and sent again.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
 
 /// Everything that outlives a session.
 pub struct Supervisor {
@@ -62,7 +64,10 @@ pub struct Supervisor {
     pipe: Pipe,
     producer: Option<Producer>,
     positions: Option<Positions>,
-    /// What the next start goes by, unless more is written in Kafka.
+    /// What the positions of this process are about; none before the first start.
+    stream: Option<(Source, Context)>,
+    /// What was in Kafka when the server turned out to have another history. It is more than what
+    /// is written there, and what the next start goes by.
     known: Option<(Source, PositionRecord)>,
     before: Before,
     health: Arc<Health>,
@@ -105,6 +110,7 @@ impl Supervisor {
             pipe: Pipe::new(outboxes, Frontier::new(Lsn::ZERO, limits)),
             producer: None,
             positions: None,
+            stream: None,
             known: None,
             memory,
             before: Before::default(),
@@ -131,8 +137,10 @@ impl Supervisor {
             // Whoever holds the slot now goes on from what is confirmed; nothing of ours may come
             // in between, and where to begin afterwards is to be found out anew.
             let anew = matches!(remedy, Remedy::BeginAgain | Remedy::StandBy);
-            if remedy == Remedy::StandBy {
-                self.known = None;
+            match remedy {
+                Remedy::BeginAgain => self.settle().await,
+                Remedy::StandBy => self.known = None,
+                _ => {}
             }
             if (anew && self.before.system.is_some()) || remedy == Remedy::Restart {
                 self.drop_producer().await;
@@ -248,6 +256,7 @@ impl Supervisor {
         // What is not written yet may not be confirmed.
         let written = if own { Reached::default() } else { self.pipe.frontier().reached() };
         let context = Context { timeline, publication, epoch: start.epoch };
+        self.stream = Some((source.clone(), context.clone()));
         self.positions = self.memory.as_ref().map(|memory| {
             let topic = memory.topic.clone();
             Positions::new(topic, source, context, self.status_interval, written)
@@ -286,6 +295,34 @@ impl Supervisor {
             positions::write_refusal(producer, &memory.topic, &source, &record);
         }
         self.known = Some((source, record));
+    }
+
+    /// Before another history is followed: gives what is in flight a moment to arrive, and keeps
+    /// how far everything is in Kafka, to the row if possible, so that nothing is repeated.
+    async fn settle(&mut self) {
+        let (Some(producer), Some((source, context))) = (&self.producer, &self.stream) else {
+            return;
+        };
+        // Without a memory every process begins with the slot, and with the first epoch.
+        if self.before.system.is_none() || self.memory.is_none() {
+            return;
+        }
+        let deadline = tokio::time::Instant::now() + SETTLE_MAX;
+        let mut runs = Vec::new();
+        loop {
+            let failed = producer.acks().fetch(&mut runs).is_err();
+            for run in &runs {
+                self.pipe.acked(run.ticket, run.records, run.bytes);
+            }
+            let waited = async {
+                tokio::time::timeout_at(deadline, producer.acks().arrived()).await.is_ok()
+            };
+            if failed || self.pipe.frontier().is_idle() || !waited.await {
+                break;
+            }
+        }
+        let record = PositionRecord::new(context.clone(), self.pipe.reached());
+        self.known = Some((source.clone(), record));
     }
 
     /// Before a broker has answered for the first time, no slot is made: it would keep the log for
