@@ -27,3 +27,5 @@ mod schema;
 mod lifecycle;
 // What is remembered in Kafka: nothing is repeated, and gaps are proven.
 mod positions;
+// A standby takes over, or a server is not the one it was.
+mod promotion;
