@@ -436,7 +436,7 @@ async fn b18_a_long_transaction_that_the_standby_did_not_know_hides_nothing_new(
 
 /// B20: rows commit, and the walsender waits for a standby that does not exist.
 #[tokio::test(flavor = "multi_thread")]
-async fn b20_a_missing_synchronized_standby_slot_holds_rows_back_and_loses_none() {
+async fn b20_a_missing_synchronized_standby_slot_is_a_stall_with_its_wait_event() {
     for version in [17, LATEST] {
         let settings = [("synchronized_standby_slots", "nobody")];
         let postgres = Postgres::start_with(version, &settings, None).unwrap();
@@ -453,6 +453,7 @@ async fn b20_a_missing_synchronized_standby_slot_holds_rows_back_and_loses_none(
             (event.as_deref() == Some("WaitForStandbyConfirmation")).then_some(())
         };
         eventually(PATIENCE, "the walsender to wait for the standby", waits).await.unwrap();
+        not_ready(&relay, "WaitForStandbyConfirmation").await;
         assert_eq!(scene.reader().read_to_end(PATIENCE).unwrap(), []);
         assert_eq!(relay.metric("walrelay_sessions_total").await, sessions, "it connects anew");
 
