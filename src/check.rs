@@ -13,7 +13,7 @@ use crate::lsn::Lsn;
 use crate::pg::facts::Facts;
 use crate::pg::preconditions as postgres;
 use crate::pg::session::{Looked, look};
-use crate::position::{PositionRecord, Source};
+use crate::position::{Remembered, Source};
 use crate::recall;
 use crate::verdict::{Check, Problem, Verdict, problem};
 
@@ -107,9 +107,9 @@ async fn of_postgres(config: &Config, settings: &Settings, remembers: bool) -> V
     {
         let (database, name) = (facts.server.database_oid, setup.slot.clone());
         let source = Source { system: looked.system.identifier.clone(), database, slot: name };
-        let record = recall::read(&settings.client, topic, source).await;
-        let found = match record {
-            Ok(record) => position(record, &mut looked, slot, &setup.publication).await,
+        let remembered = recall::read(&settings.client, topic, source).await;
+        let found = match remembered {
+            Ok(remembered) => position(remembered, &mut looked, slot, &setup.publication).await,
             Err(error) => Err(problem(error.to_string(), LOG)),
         };
         checks.push(Check::new("position", found));
@@ -123,15 +123,15 @@ const LOG: &str = "see the server's log";
 /// What a start would make of the position record. While a relay runs, the slot may be a moment
 /// ahead of what is read here.
 async fn position(
-    record: Option<PositionRecord>,
+    remembered: Remembered,
     looked: &mut Looked,
     slot: Lsn,
     publication: &str,
 ) -> Result<String, Problem> {
-    let Some(end) = record.as_ref().map(|record| record.end) else {
+    let Some(end) = remembered.record.as_ref().map(|record| record.end) else {
         return Ok("none yet".to_owned());
     };
-    let found = recall::found(record, looked, slot, publication).await;
+    let found = recall::found(remembered, looked, slot, publication).await;
     let found = found.map_err(|error| problem(error.to_string(), LOG))?;
     match found.start(false) {
         Ok(start) => Ok(start.remark.unwrap_or_else(|| format!("goes on from {end}"))),

@@ -97,7 +97,9 @@ impl Error {
             Error::Setup(SetupError::Sql { error, .. }) => {
                 by_sqlstate(error.code().map(tokio_postgres::error::SqlState::code))
             }
-            Error::Setup(SetupError::OtherTimeline { .. }) => Remedy::BeginAgain,
+            Error::Setup(SetupError::OtherTimeline { .. } | SetupError::WentBack { .. }) => {
+                Remedy::BeginAgain
+            }
             Error::Setup(_)
             | Error::RowsSkipped(_)
             | Error::Stream(_)

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::frontier::{Frontier, Ticket};
+use crate::frontier::{Frontier, Reached, Ticket};
 use crate::lsn::{Lsn, Position};
 use crate::outbox::{Outboxes, Unmapped};
 use crate::pg::Malformed;
@@ -174,6 +174,16 @@ impl Pipe {
         self.frontier.begin(start.from, start.inside);
         self.done = start.inside;
         self.epoch = start.epoch;
+    }
+
+    /// How far everything is in Kafka. Once nothing is in flight, that is to the very row.
+    pub fn reached(&self) -> Reached {
+        let reached = self.frontier.reached();
+        let behind = |done: &Position| done.commit >= reached.flush.lsn();
+        match self.done.filter(behind) {
+            Some(done) if self.frontier.is_idle() => Reached { inside: Some(done), ..reached },
+            _ => reached,
+        }
     }
 
     /// A new connection begins at the frontier's LSN.

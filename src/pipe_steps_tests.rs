@@ -466,6 +466,33 @@ fn a_start_steps_over_the_rows_that_were_delivered_before_it() {
 }
 
 #[test]
+fn what_was_reached_is_known_to_the_row_once_nothing_is_in_flight() {
+    let mut scene = Scene::new();
+    let reached = |scene: &Scene| {
+        let reached = scene.pipe.reached();
+        let inside = reached.inside.map(|row| (row.commit.to_wire(), row.row));
+        (reached.flush.lsn().to_wire(), inside)
+    };
+    assert_eq!(reached(&scene), (50, None));
+    scene.begin(100);
+    scene.rows(ORDERS, &["a", "b"]);
+    assert_eq!(reached(&scene), (50, None), "they may be lost with the producer");
+    scene.ack();
+    assert_eq!(reached(&scene), (50, Some((100, 1))));
+    scene.rows(ORDERS, &["c"]);
+    assert_eq!(reached(&scene), (50, None), "and with it, which of them");
+    scene.ack();
+    // The connection breaks; the next one brings the rest.
+    scene.reconnect();
+    assert_eq!(reached(&scene), (50, Some((100, 2))));
+    scene.begin(100);
+    scene.rows(ORDERS, &["a", "b", "c", "d"]);
+    scene.ack();
+    scene.commit(100);
+    assert_eq!(reached(&scene), (110, None));
+}
+
+#[test]
 fn what_passed_is_counted_once() {
     let mut scene = Scene::new();
     assert_eq!(scene.pipe.passed(), Passed::default());

@@ -30,6 +30,11 @@ impl Source {
     pub fn key(&self) -> String {
         format!("{}/{}/{}", self.system, self.database, self.slot)
     }
+
+    /// Whether a key is of a slot of the same name, but in another cluster or database.
+    pub fn is_namesake(&self, key: &str) -> bool {
+        key != self.key() && key.rsplit('/').next() == Some(&*self.slot)
+    }
 }
 
 /// What a position is worth: LSNs name other content on another timeline, and rows have other
@@ -53,6 +58,18 @@ pub struct PositionRecord {
     pub end: Lsn,
     /// And behind it, the rows up to this one.
     pub inside: Option<Position>,
+    /// Where a server of this identity was seen that had not got as far. It is refused for ever,
+    /// because it may grow: once it is beyond `end`, nothing tells it from the one that was read.
+    pub behind: Option<Lsn>,
+}
+
+/// What is remembered of one slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The record of this very source.
+    pub record: Option<PositionRecord>,
+    /// The latest epoch of a slot of the same name elsewhere, with how far it was read.
+    pub elsewhere: Option<(u32, Lsn)>,
 }
 
 /// The record cannot be read.
@@ -61,15 +78,26 @@ pub struct PositionRecord {
 pub struct BadRecord(pub String, pub String);
 
 impl PositionRecord {
+    /// The latest commit of which something was delivered.
+    fn furthest(&self) -> Lsn {
+        self.inside.map_or(self.end, |row| self.end.max(row.commit))
+    }
+
     /// Whether it tells of more than another one of the same source.
     pub fn is_beyond(&self, other: &PositionRecord) -> bool {
         let place = |record: &PositionRecord| (record.context.epoch, record.end, record.inside);
         place(self) > place(other)
     }
 
+    /// What there is to remember.
+    pub fn new(context: Context, reached: Reached) -> PositionRecord {
+        let end = reached.flush.lsn();
+        PositionRecord { context, end, inside: reached.inside, behind: None }
+    }
+
     /// The value of the record.
-    pub fn to_json(context: &Context, source: &Source, reached: Reached) -> String {
-        let inside = reached.inside;
+    pub fn to_json(&self, source: &Source) -> String {
+        let PositionRecord { context, end, inside, behind } = self;
         json!({
             "version": VERSION,
             "system_identifier": source.system,
@@ -78,9 +106,10 @@ impl PositionRecord {
             "timeline": context.timeline,
             "publication": context.publication,
             "epoch": context.epoch,
-            "end_lsn": reached.flush.lsn().to_string(),
+            "end_lsn": end.to_string(),
             "commit_lsn": inside.map(|row| row.commit.to_string()),
             "row": inside.map(|row| row.row),
+            "server_behind": behind.map(|server| server.to_string()),
         })
         .to_string()
     }
@@ -106,6 +135,7 @@ impl PositionRecord {
             },
             end: lsn("end_lsn").ok_or_else(|| bad("no end_lsn"))?,
             inside: inside.map(|(commit, row)| Position { epoch, commit, row }),
+            behind: lsn("server_behind"),
         })
     }
 }
@@ -113,8 +143,8 @@ impl PositionRecord {
 /// What a start finds.
 #[derive(Clone, Debug)]
 pub struct Found<'a> {
-    /// The position record, if there is one.
-    pub record: Option<PositionRecord>,
+    /// What is remembered.
+    pub remembered: Remembered,
     /// Where the slot stands.
     pub slot: Lsn,
     /// Where the server writes.
@@ -154,16 +184,46 @@ pub enum Gap {
         /// The record's.
         record: Lsn,
     },
-    /// The server has not got as far as what was delivered.
+    /// The slot did not come along when a standby was promoted, or not far enough back.
     #[error(
-        "Postgres is at {server}, but what lies before {record} was delivered already: it was \
-         restored from a backup, and events that are new there would be skipped"
+        "a standby was promoted: timeline {before} was left at {switched}, and events up to \
+         {record} were delivered{}; but the slot stands at {slot}, and the events from {from} to \
+         there were not sent", lost(*.record, *.switched)
+    )]
+    SlotBeyondSwitch {
+        /// The slot's position.
+        slot: Lsn,
+        /// The record's.
+        record: Lsn,
+        /// Where the record's timeline was left.
+        switched: Lsn,
+        /// The record's timeline.
+        before: u32,
+        /// Where it would have to go on.
+        from: Lsn,
+    },
+    /// The server has not got as far as what was delivered, or had not when it was first seen.
+    #[error(
+        "Postgres was found at {server}, but what lies before {record} was delivered already: it \
+         was restored from a backup, and events that are new there would be skipped"
     )]
     ServerBehind {
-        /// The server's position.
+        /// The server's position when it was first seen.
         server: Lsn,
         /// The record's.
         record: Lsn,
+    },
+    /// The server is on a timeline from before a promotion.
+    #[error(
+        "Postgres is on timeline {now}, but timeline {record} was read before: it is the primary \
+         of before the promotion, or was restored from a backup. If it is the old primary, stop \
+         it, or take it out of postgres.url"
+    )]
+    EarlierTimeline {
+        /// The server's timeline.
+        now: u32,
+        /// The record's.
+        record: u32,
     },
     /// The server's history does not contain the record's timeline.
     #[error(
@@ -178,30 +238,56 @@ pub enum Gap {
     },
 }
 
+/// What is said of events that were delivered and do not exist any more.
+fn lost(record: Lsn, switched: Lsn) -> &'static str {
+    if record > switched { ", of which Postgres has lost those behind that" } else { "" }
+}
+
 impl Found<'_> {
     /// Decides where to begin. With `accept_gap`, a gap is remarked upon and the slot counts.
     pub fn start(&self, accept_gap: bool) -> Result<Start, Gap> {
-        let Some(record) = &self.record else {
-            return Ok(Start { from: self.slot, inside: None, epoch: 0, remark: None });
-        };
+        let Some(record) = &self.remembered.record else { return Ok(self.first()) };
         match self.judge(record) {
-            Err(gap) if accept_gap => Ok(Start {
-                from: self.slot,
-                inside: None,
-                epoch: record.context.epoch + 1,
-                remark: Some(format!(
-                    "accepted a gap, from {} to {}: {gap}",
-                    record.end, self.slot
-                )),
-            }),
+            Err(gap) if accept_gap => {
+                let end = match gap {
+                    Gap::SlotBeyondSwitch { from, .. } => from,
+                    _ => record.end,
+                };
+                let remark = format!("accepted a gap, from {end} to {}: {gap}", self.slot);
+                let epoch = record.context.epoch + 1;
+                Ok(Start { from: self.slot, inside: None, epoch, remark: Some(remark) })
+            }
             judged => judged,
         }
+    }
+
+    /// Nothing is known of this server and slot. LSNs of another server compare with nothing
+    /// here, so that a cluster that takes the place of another one needs an epoch of its own.
+    fn first(&self) -> Start {
+        let (epoch, remark) = match self.remembered.elsewhere {
+            None => (0, None),
+            Some((epoch, end)) => {
+                let remark = format!(
+                    "nothing is remembered of this Postgres, and the slot counts; a slot of this \
+                     name was read up to {end} of another Postgres or database. If this one took \
+                     its place, compare the outbox with Kafka"
+                );
+                (epoch + 1, Some(remark))
+            }
+        };
+        Start { from: self.slot, inside: None, epoch, remark }
     }
 
     fn judge(&self, record: &PositionRecord) -> Result<Start, Gap> {
         let Context { timeline, epoch, ref publication } = record.context;
         let (slot, end) = (self.slot, record.end);
-        if timeline != self.timeline {
+        if let Some(server) = record.behind {
+            return Err(Gap::ServerBehind { server, record: end });
+        }
+        if timeline > self.timeline {
+            return Err(Gap::EarlierTimeline { now: self.timeline, record: timeline });
+        }
+        if timeline < self.timeline {
             let switched = self.switched;
             let branch = Gap::OtherBranch { now: self.timeline, record: timeline };
             return self.after_promotion(record, switched.ok_or(branch)?);
@@ -227,16 +313,18 @@ impl Found<'_> {
     /// A standby was promoted at `switched`. LSNs behind it name other content now.
     fn after_promotion(&self, record: &PositionRecord, switched: Lsn) -> Result<Start, Gap> {
         let (from, epoch) = (record.end.min(switched), record.context.epoch + 1);
-        if self.slot > from {
-            return Err(Gap::SlotBeyond { slot: self.slot, record: from });
-        }
         let (before, now) = (record.context.timeline, self.timeline);
-        let remark = if record.end > switched {
+        if self.slot > from {
+            let (slot, record) = (self.slot, record.furthest());
+            return Err(Gap::SlotBeyondSwitch { slot, record, switched, before, from });
+        }
+        let lost = record.end > switched || record.inside.is_some_and(|row| row.commit >= switched);
+        let remark = if lost {
             format!(
                 "a standby was promoted: timeline {now} leaves timeline {before} at {switched}, \
-                 but events up to {} were delivered already. What lies between is in Kafka and \
-                 was lost in Postgres; it cannot be taken back. Everything new is sent",
-                record.end
+                 but events up to {} were delivered already. Those that lie between are in Kafka \
+                 and were lost in Postgres; they cannot be taken back. Everything new is sent",
+                record.furthest()
             )
         } else {
             format!(
@@ -245,8 +333,7 @@ impl Found<'_> {
             )
         };
         // A transaction of the old timeline that was sent in part may not exist on the new one.
-        let inside = record.inside.filter(|row| row.commit < switched && record.end <= switched);
-        let inside = inside.map(|row| Position { epoch, ..row });
+        let inside = record.inside.filter(|_| !lost).map(|row| Position { epoch, ..row });
         Ok(Start { from, inside, epoch, remark: Some(remark) })
     }
 }

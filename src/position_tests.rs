@@ -8,12 +8,13 @@ fn lsn(raw: u64) -> Lsn {
 fn record(end: u64, row: Option<u32>) -> PositionRecord {
     let context = Context { timeline: 1, publication: "p".into(), epoch: 3 };
     let inside = row.map(|row| Position { epoch: 3, commit: lsn(end + 10), row });
-    PositionRecord { context, end: lsn(end), inside }
+    PositionRecord { context, end: lsn(end), inside, behind: None }
 }
 
 fn found(record: Option<PositionRecord>, slot: u64, server: u64) -> Found<'static> {
     let (slot, server) = (lsn(slot), lsn(server));
-    Found { record, slot, server, timeline: 1, switched: None, publication: "p" }
+    let remembered = Remembered { record, elsewhere: None };
+    Found { remembered, slot, server, timeline: 1, switched: None, publication: "p" }
 }
 
 #[test]
@@ -25,8 +26,12 @@ fn a_record_reads_as_it_was_written() {
         let limits = Limits { records: 1, bytes: 1, span: 1 };
         let flush = Frontier::new(record.end, limits).confirmed();
         let reached = Reached { flush, inside: record.inside };
-        let json = PositionRecord::to_json(&record.context, &source, reached);
-        assert_eq!(PositionRecord::parse(json.as_bytes()), Ok(record));
+        assert_eq!(PositionRecord::new(record.context.clone(), reached), record);
+        for behind in [None, Some(lsn(70))] {
+            let record = PositionRecord { behind, ..record.clone() };
+            let json = record.to_json(&source);
+            assert_eq!(PositionRecord::parse(json.as_bytes()), Ok(record));
+        }
     }
 }
 
@@ -50,6 +55,39 @@ fn what_is_not_a_record_is_refused() {
 fn without_a_record_the_slot_counts() {
     let start = Start { from: lsn(50), inside: None, epoch: 0, remark: None };
     assert_eq!(found(None, 50, 90).start(false), Ok(start));
+}
+
+#[test]
+fn a_cluster_in_the_place_of_another_begins_a_later_epoch() {
+    let source = Source { system: "7".into(), database: 5, slot: "s".into() };
+    let namesakes =
+        ["7/5/s", "8/5/s", "7/6/s", "7/5/ss", "8/5/t"].map(|key| source.is_namesake(key));
+    assert_eq!(namesakes, [false, true, true, false, false]);
+    let mut found = found(None, 50, 90);
+    found.remembered.elsewhere = Some((3, lsn(700)));
+    let start = found.start(false).unwrap();
+    assert_eq!((start.from, start.inside, start.epoch), (lsn(50), None, 4));
+    assert!(start.remark.unwrap().contains("up to 0/2BC of another Postgres"));
+}
+
+#[test]
+fn a_server_that_was_once_behind_is_refused_however_far_it_gets() {
+    let record = PositionRecord { behind: Some(lsn(90)), ..record(100, Some(7)) };
+    for timeline in [1, 2] {
+        let found = found(Some(record.clone()), 50, 500);
+        let found = Found { timeline, switched: Some(lsn(80)), ..found };
+        let gap = Gap::ServerBehind { server: lsn(90), record: lsn(100) };
+        assert_eq!(found.start(false), Err(gap));
+        assert_eq!(found.start(true).unwrap().from, lsn(50));
+    }
+}
+
+#[test]
+fn the_primary_of_before_a_promotion_is_refused() {
+    let mut record = record(100, None);
+    record.context.timeline = 2;
+    let gap = Gap::EarlierTimeline { now: 1, record: 2 };
+    assert_eq!(found(Some(record), 50, 500).start(false), Err(gap));
 }
 
 #[test]
@@ -96,11 +134,17 @@ fn after_a_promotion_nothing_of_the_new_timeline_is_skipped() {
     assert_eq!((behind.from, behind.inside, behind.epoch), (lsn(100), Some(inside), 4));
     let ahead = promoted(100, 80).start(false).unwrap();
     assert_eq!((ahead.from, ahead.inside, ahead.epoch), (lsn(80), None, 4));
-    assert!(ahead.remark.unwrap().contains("events up to 0/64 were delivered already"));
+    assert!(ahead.remark.unwrap().contains("events up to 0/6E were delivered already"));
     let cut = promoted(100, 105).start(false).unwrap();
-    assert_eq!((cut.from, cut.inside), (lsn(100), None), "the transaction may be gone");
+    assert_eq!((cut.from, cut.inside), (lsn(100), None), "the transaction is gone");
+    assert!(cut.remark.unwrap().contains("events up to 0/6E were delivered already"));
     let slot_beyond = Found { slot: lsn(90), ..promoted(100, 80) };
-    assert!(slot_beyond.start(false).is_err());
+    let gap = slot_beyond.start(false).unwrap_err();
+    assert!(matches!(gap, Gap::SlotBeyondSwitch { .. }), "{gap}");
+    assert!(gap.to_string().contains("of which Postgres has lost"), "{gap}");
+    let accepted = slot_beyond.start(true).unwrap();
+    assert_eq!((accepted.from, accepted.inside, accepted.epoch), (lsn(90), None, 4));
+    assert!(accepted.remark.unwrap().starts_with("accepted a gap, from 0/50 to 0/5A: "));
     let branch = Found { switched: None, ..promoted(100, 80) };
     assert_eq!(branch.start(false), Err(Gap::OtherBranch { now: 2, record: 1 }));
 }

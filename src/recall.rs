@@ -8,24 +8,24 @@ use crate::kafka::positions::{self, PositionsError};
 use crate::lsn::Lsn;
 use crate::pg::connect::ConnectError;
 use crate::pg::session::Looked;
-use crate::position::{Found, PositionRecord, Source, switched};
+use crate::position::{Found, Remembered, Source, switched};
 
-/// The position record of `source`; makes the topic if it is missing.
+/// What is remembered of `source`; makes the topic if it is missing.
 pub async fn recall(
     client: &ClientConfig,
     topic: &str,
     source: Source,
-) -> Result<Option<PositionRecord>, Error> {
+) -> Result<Remembered, Error> {
     positions::create(client, topic).await?;
     Ok(read(client, topic, source).await?)
 }
 
-/// The position record of `source`, in a topic that is there.
+/// What is remembered of `source`, in a topic that is there.
 pub async fn read(
     client: &ClientConfig,
     topic: &str,
     source: Source,
-) -> Result<Option<PositionRecord>, PositionsError> {
+) -> Result<Remembered, PositionsError> {
     let (client, name) = (client.clone(), topic.to_owned());
     let read = tokio::task::spawn_blocking(move || positions::read(&client, &name, &source));
     let failed = |error: tokio::task::JoinError| {
@@ -37,17 +37,18 @@ pub async fn read(
 
 /// All that a start is decided by.
 pub async fn found<'a>(
-    record: Option<PositionRecord>,
+    remembered: Remembered,
     looked: &mut Looked,
     slot: Lsn,
     publication: &'a str,
 ) -> Result<Found<'a>, ConnectError> {
     let (server, timeline) = (looked.server, looked.system.timeline);
-    let switched = match &record {
-        Some(record) if record.context.timeline != timeline => {
+    let switched = match &remembered.record {
+        // The timeline of a server that is behind has no history with ours in it.
+        Some(record) if record.context.timeline < timeline => {
             switched(&looked.timeline_history().await?, record.context.timeline)
         }
         _ => None,
     };
-    Ok(Found { record, slot, server, timeline, switched, publication })
+    Ok(Found { remembered, slot, server, timeline, switched, publication })
 }

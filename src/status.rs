@@ -40,7 +40,8 @@ impl Status {
         let position = match &config.delivery.positions_topic {
             Some(topic) => {
                 let client = Settings::new(config).client;
-                recall::read(&client, topic, source).await.map_err(|error| error.to_string())
+                let remembered = recall::read(&client, topic, source).await;
+                remembered.map(|it| it.record).map_err(|error| error.to_string())
             }
             None => Ok(None),
         };

@@ -14,20 +14,20 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::error::{Error, Remedy};
 use crate::feedback::Feedback;
-use crate::frontier::{Frontier, Limits};
+use crate::frontier::{Frontier, Limits, Reached};
 use crate::health::{Health, Phase};
 use crate::http::Pages;
-use crate::kafka::positions::Positions;
+use crate::kafka::positions::{self, Positions};
 use crate::kafka::producer::Producer;
 use crate::kafka::settings::Settings;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
-use crate::pg::admin::Setup;
+use crate::pg::admin::{Setup, SetupError};
 use crate::pg::conninfo::Conninfo;
 use crate::pg::session::{Before, Opening, Session, System, open};
 use crate::pipe::Pipe;
-use crate::position::{Context, Source};
+use crate::position::{Context, Gap, PositionRecord, Remembered, Source};
 use crate::recall::{found, recall};
 use crate::relay::Relay;
 use crate::sensor::{Doubts, Sensor};
@@ -44,6 +44,8 @@ const RECONNECT_MAX: Duration = Duration::from_secs(5);
 const HALT_MAX: Duration = Duration::from_secs(15);
 /// How often the slot's reader is looked for while another relay holds it.
 const STANDBY_WAIT: Duration = Duration::from_secs(1);
+/// How long what is in flight may take to arrive before it is given up and sent again.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
 
 /// Everything that outlives a session.
 pub struct Supervisor {
@@ -58,6 +60,11 @@ pub struct Supervisor {
     pipe: Pipe,
     producer: Option<Producer>,
     positions: Option<Positions>,
+    /// What the positions of this process are about; none before the first start.
+    stream: Option<(Source, Context)>,
+    /// What was in Kafka when the server turned out to have another history. It is more than what
+    /// is written there, and what the next start goes by.
+    known: Option<(Source, PositionRecord)>,
     before: Before,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -88,6 +95,8 @@ impl Supervisor {
             producer: None,
             positions: None,
             positions_topic: delivery.positions_topic,
+            stream: None,
+            known: None,
             before: Before::default(),
             health: pages.health,
             metrics: pages.metrics,
@@ -117,6 +126,11 @@ impl Supervisor {
             // Whoever holds the slot now goes on from what is confirmed; nothing of ours may come
             // in between, and where to begin afterwards is to be found out anew.
             let anew = matches!(remedy, Remedy::BeginAgain | Remedy::StandBy);
+            match remedy {
+                Remedy::BeginAgain => self.settle().await,
+                Remedy::StandBy => self.known = None,
+                _ => {}
+            }
             if (anew && self.before.system.is_some()) || remedy == Remedy::Restart {
                 self.drop_producer().await;
             }
@@ -206,28 +220,99 @@ impl Supervisor {
     async fn find_start(&mut self, opening: &mut Opening) -> Result<(), Error> {
         let Opening { looked, slot, seen } = opening;
         let System { identifier, timeline } = looked.system.clone();
-        let source =
-            Source { system: identifier, database: seen.database, slot: self.setup.slot.clone() };
-        let record = match &self.positions_topic {
+        let (database, name) = (seen.database, self.setup.slot.clone());
+        let source = Source { system: identifier, database, slot: name };
+        let mut remembered = match &self.positions_topic {
             Some(topic) => recall(&self.kafka.client, topic, source.clone()).await?,
-            None => None,
+            None => Remembered::default(),
         };
-        let publication = &self.setup.publication;
-        let found = found(record, looked, *slot, publication).await.map_err(Error::Connect)?;
-        let start = found.start(self.setup.accept_gap)?;
+        let own = self.take_in(&source, &mut remembered)?;
+        let publication = self.setup.publication.clone();
+        let found = found(remembered, looked, *slot, &publication).await.map_err(Error::Connect)?;
+        let start = match found.start(self.setup.accept_gap) {
+            Err(gap @ Gap::ServerBehind { server, .. }) => {
+                self.refuse(source, found.remembered.record, server);
+                return Err(gap.into());
+            }
+            start => start?,
+        };
         if let Some(remark) = &start.remark {
             tracing::warn!("{remark}");
         }
         self.pipe.start(&start);
         // Once is what was asked for.
         self.setup.accept_gap = false;
-        let reached = self.pipe.frontier().reached();
-        let context = Context { timeline, publication: publication.clone(), epoch: start.epoch };
+        self.known = None;
+        // What is not written yet may not be confirmed.
+        let written = if own { Reached::default() } else { self.pipe.frontier().reached() };
+        let context = Context { timeline, publication, epoch: start.epoch };
+        self.stream = Some((source.clone(), context.clone()));
         self.positions = self
             .positions_topic
             .clone()
-            .map(|topic| Positions::new(topic, source, context, self.status_interval, reached));
+            .map(|topic| Positions::new(topic, source, context, self.status_interval, written));
         Ok(())
+    }
+
+    /// Puts what this process knows into the place of what is written, unless that is more.
+    /// Returns whether it did.
+    fn take_in(&self, source: &Source, remembered: &mut Remembered) -> Result<bool, Error> {
+        let Some((known_source, known)) = &self.known else { return Ok(false) };
+        if known_source != source {
+            return Err(Error::Setup(SetupError::OtherServer(format!(
+                "this is another Postgres or database than before: {}, not {}",
+                source.key(),
+                known_source.key()
+            ))));
+        }
+        let (record, own) = match remembered.record.take() {
+            Some(written) if written.is_beyond(known) => (written, false),
+            written => {
+                let behind = known.behind.or(written.and_then(|written| written.behind));
+                (PositionRecord { behind, ..known.clone() }, true)
+            }
+        };
+        remembered.record = Some(record);
+        Ok(own)
+    }
+
+    /// A server that is behind may grow; that it was is remembered, here and in Kafka.
+    fn refuse(&mut self, source: Source, record: Option<PositionRecord>, server: Lsn) {
+        let Some(mut record) = record else { return };
+        if record.behind.replace(server).is_none()
+            && let (Some(topic), Some(producer)) = (&self.positions_topic, &self.producer)
+        {
+            positions::write_refusal(producer, topic, &source, &record);
+        }
+        self.known = Some((source, record));
+    }
+
+    /// Before another history is followed: gives what is in flight a moment to arrive, and keeps
+    /// how far everything is in Kafka, to the row if possible, so that nothing is repeated.
+    async fn settle(&mut self) {
+        let (Some(producer), Some((source, context))) = (&self.producer, &self.stream) else {
+            return;
+        };
+        // Without a memory every process begins with the slot, and with the first epoch.
+        if self.before.system.is_none() || self.positions_topic.is_none() {
+            return;
+        }
+        let deadline = tokio::time::Instant::now() + SETTLE_MAX;
+        let mut runs = Vec::new();
+        loop {
+            let failed = producer.acks().fetch(&mut runs).is_err();
+            for run in &runs {
+                self.pipe.acked(run.ticket, run.records, run.bytes);
+            }
+            let waited = async {
+                tokio::time::timeout_at(deadline, producer.acks().arrived()).await.is_ok()
+            };
+            if failed || self.pipe.frontier().is_idle() || !waited.await {
+                break;
+            }
+        }
+        let record = PositionRecord::new(context.clone(), self.pipe.reached());
+        self.known = Some((source.clone(), record));
     }
 
     /// Before a broker has answered for the first time, no slot is made: it would keep the log for

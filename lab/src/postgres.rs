@@ -1,7 +1,7 @@
 //! A Postgres server of our own, and databases in it.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,12 @@ use crate::process::{
 };
 use crate::run_dir::RunDir;
 use crate::wait_until;
+
+mod restore;
+mod standby;
+
+pub use restore::Backup;
+pub use standby::Frozen;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -102,9 +108,7 @@ impl Builder {
         let run = RunDir::create(&format!("postgres-{}", self.major))?;
         let port = ports::reserve()?;
         let (data, sockets) = (run.join("data"), run.join("socket"));
-        require(&[("cp", "coreutils")])?;
-        let copied = Command::new("cp").arg("-a").arg(&template).arg(&data).status()?;
-        ensure!(copied.success(), "cp of {} ended with {copied}", template.display());
+        copy(&template, &data)?;
         fs::create_dir(&sockets)?;
         give_to_server(&sockets, 0o755)?;
         let server = Postgres {
@@ -118,11 +122,7 @@ impl Builder {
         let (port_text, sockets) = (server.port().to_string(), sockets.display().to_string());
         settings.extend([("port", &*port_text), ("unix_socket_directories", &*sockets)]);
         settings.extend(self.settings.iter().map(|(name, value)| (&**name, &**value)));
-        let mut conf = String::new();
-        for (name, value) in settings {
-            writeln!(conf, "{name} = '{}'", value.replace('\'', "''"))?;
-        }
-        server.write_file("postgresql.conf", conf.as_bytes())?;
+        server.write_file("postgresql.conf", conf(settings).as_bytes())?;
         server.write_file("pg_hba.conf", self.hba.as_bytes())?;
         for (name, content) in &self.files {
             server.write_file(name, content)?;
@@ -414,19 +414,40 @@ fn template_data(major: u16, binaries: &Path) -> Result<PathBuf> {
     let version = binaries.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("{version}-data-of-{}", own_uid()?);
     let template = downloads::provide(&name, "1", |folder| {
-        let (data, log) = (folder.join("data"), folder.join("initdb.log"));
-        fs::create_dir(&data)?;
-        give_to_server(&data, 0o700)?;
-        Launch::new(binaries.join("bin/initdb"), log)
-            .args(["--no-sync", "--no-locale", "--encoding=UTF8", "--username=postgres"])
-            .arg("--auth=trust")
-            .args(["-D".as_ref(), data.as_os_str()])
-            .dir(&data)
-            .as_nobody()
-            .run(INITDB_TIMEOUT)
-            .map(drop)
+        initdb(binaries, &folder.join("data"), &folder.join("initdb.log"))
     });
     Ok(template.with_context(|| format!("initialise Postgres {major}"))?.join("data"))
+}
+
+/// Makes a data directory with a system identifier of its own.
+fn initdb(binaries: &Path, data: &Path, log: &Path) -> Result<()> {
+    fs::create_dir(data)?;
+    give_to_server(data, 0o700)?;
+    Launch::new(binaries.join("bin/initdb"), log)
+        .args(["--no-sync", "--no-locale", "--encoding=UTF8", "--username=postgres"])
+        .arg("--auth=trust")
+        .args(["-D".as_ref(), data.as_os_str()])
+        .dir(data)
+        .as_nobody()
+        .run(INITDB_TIMEOUT)
+        .map(drop)
+}
+
+/// Lines for `postgresql.conf`.
+fn conf<N: Display, V: AsRef<str>>(settings: impl IntoIterator<Item = (N, V)>) -> String {
+    let line = |(name, value): (N, V)| {
+        let quoted = value.as_ref().replace('\'', "''");
+        format!("{name} = '{quoted}'\n")
+    };
+    settings.into_iter().map(line).collect()
+}
+
+/// A copy with owners and modes.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    require(&[("cp", "coreutils")])?;
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    ensure!(copied.success(), "cp of {} ended with {copied}", from.display());
+    Ok(())
 }
 
 /// Makes a path the server's own, for Postgres checks owner and mode of what it relies on.

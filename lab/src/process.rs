@@ -352,7 +352,7 @@ fn fork_from_lasting_thread(command: Command) -> io::Result<std::process::Child>
 
 /// Through the shell's own `kill`, because the library function is `unsafe` and Debian has the
 /// program in a package of its own. Processes that ended meanwhile are no error.
-fn send(signal: Signal, pids: &[u32]) -> Result<()> {
+pub(crate) fn send(signal: Signal, pids: &[u32]) -> Result<()> {
     if pids.is_empty() {
         return Ok(());
     }
@@ -368,14 +368,24 @@ fn send(signal: Signal, pids: &[u32]) -> Result<()> {
     }
 }
 
-fn children_of(parent: u32) -> Vec<u32> {
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|&pid| stat_of(pid).is_some_and(|(_, its_parent)| its_parent == parent)).collect()
 }
 
-fn state_of(pid: u32) -> Option<char> {
+pub(crate) fn state_of(pid: u32) -> Option<char> {
     stat_of(pid).map(|(state, _)| state)
+}
+
+/// Whether a signal, by its number, waits until the process goes on.
+pub(crate) fn is_pending(pid: u32, signal: u32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let masks = status.lines().filter_map(|line| {
+        let mask = line.strip_prefix("ShdPnd:").or_else(|| line.strip_prefix("SigPnd:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    masks.fold(0, |all, mask| all | mask) >> (signal - 1) & 1 == 1
 }
 
 /// State and parent. They follow the program's name, which is in parentheses and may hold some.

@@ -11,7 +11,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::producer::Producer;
 use crate::frontier::{Flush, Reached};
-use crate::position::{BadRecord, Context, PositionRecord, Source};
+use crate::position::{BadRecord, Context, PositionRecord, Remembered, Source};
 
 /// The topic has one partition: records of one key must have one order.
 const PARTITION: i32 = 0;
@@ -70,12 +70,12 @@ pub async fn create(settings: &ClientConfig, topic: &str) -> Result<(), Position
     }
 }
 
-/// Reads the record of `source`. Blocks; may take a minute.
+/// Reads what is remembered of `source`. Blocks; may take a minute.
 pub fn read(
     settings: &ClientConfig,
     topic: &str,
     source: &Source,
-) -> Result<Option<PositionRecord>, PositionsError> {
+) -> Result<Remembered, PositionsError> {
     let failed = |error: KafkaError| PositionsError::Read {
         topic: topic.to_owned(),
         reason: error.to_string(),
@@ -85,8 +85,7 @@ pub fn read(
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, PARTITION, Offset::Offset(low)).map_err(failed)?;
     consumer.assign(&partitions).map_err(failed)?;
-    let key = source.key();
-    let mut found: Option<PositionRecord> = None;
+    let mut found = Remembered::default();
     let mut next = low;
     let deadline = Instant::now() + READ_MAX;
     while next < high {
@@ -96,13 +95,9 @@ pub fn read(
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => {
                 next = record.offset() + 1;
-                if let (Some(k), Some(value)) = (record.key(), record.payload())
-                    && k == key.as_bytes()
-                {
+                if let (Some(of), Some(value)) = (record.key(), record.payload()) {
                     let bad = |bad| PositionsError::Bad { topic: topic.to_owned(), bad };
-                    let record = PositionRecord::parse(value).map_err(bad)?;
-                    // The last one, but for what a relay that was cut off had under way.
-                    found = found.filter(|before| before.is_beyond(&record)).or(Some(record));
+                    take(&mut found, source, of, value).map_err(bad)?;
                 }
             }
             // The last offsets may have been compacted away, or be a transaction's marker.
@@ -112,6 +107,31 @@ pub fn read(
         }
     }
     Ok(found)
+}
+
+fn take(
+    found: &mut Remembered,
+    source: &Source,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), BadRecord> {
+    let key = String::from_utf8_lossy(key);
+    if key == source.key() {
+        let record = PositionRecord::parse(value)?;
+        // The last one, but for what a relay that was cut off had under way.
+        let before = found.record.take().filter(|before| before.is_beyond(&record));
+        found.record = before.or(Some(record));
+    } else if source.is_namesake(&key)
+        && let Ok(record) = PositionRecord::parse(value)
+    {
+        found.elsewhere = found.elsewhere.max(Some((record.context.epoch, record.end)));
+    }
+    Ok(())
+}
+
+/// Writes a record that has a server refused, which a later start must know.
+pub fn write_refusal(producer: &Producer, topic: &str, source: &Source, record: &PositionRecord) {
+    producer.send_position(topic, PARTITION, &source.key(), &record.to_json(source));
 }
 
 /// What has been written to the topic, and may therefore be confirmed.
@@ -165,7 +185,8 @@ impl Positions {
         if now < next && !hurry {
             return;
         }
-        let value = PositionRecord::to_json(&self.context, &self.source, reached);
+        let record = PositionRecord::new(self.context.clone(), reached);
+        let value = record.to_json(&self.source);
         if producer.send_position(&self.topic, PARTITION, &self.source.key(), &value) {
             self.pending = Some(reached);
             self.last = Some(now);

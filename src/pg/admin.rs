@@ -72,7 +72,15 @@ pub enum SetupError {
         /// The one before.
         before: u32,
     },
-    /// This is another server than a moment ago, or the same with an older state.
+    /// The server has an older state than a moment ago.
+    #[error("Postgres is at {now}, and was beyond {before}")]
+    WentBack {
+        /// The server's position.
+        now: Lsn,
+        /// What we have reached.
+        before: Lsn,
+    },
+    /// This is another server than a moment ago.
     #[error("{0}; the relay would skip events that are new there. Restart it once that is right")]
     OtherServer(String),
 }

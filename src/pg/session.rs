@@ -107,7 +107,7 @@ pub async fn open(
 ) -> Result<Opening, OpenError> {
     let mut looked = look(conninfo).await?;
     check_server(&looked.system, looked.server, before)?;
-    let Looked { connection, client, .. } = &mut looked;
+    let Looked { connection, client, server, .. } = &mut looked;
     let endpoint = connection.endpoint().to_string();
     let late = |_| ConnectError::Timeout { host: endpoint, after: SETUP_MAX };
     let seen = match timeout(SETUP_MAX, setup.prepare(client)).await.map_err(late)? {
@@ -128,6 +128,8 @@ pub async fn open(
                 connection.query(&setup.failover_command()).await?;
                 tracing::info!(slot = setup.slot, "made the slot a failover slot");
             }
+            // Another relay may have got on until a moment ago; now it does not any more.
+            *server = slot.server.max(*server);
             slot.confirmed.unwrap_or_default()
         }
         None => create_slot(connection, setup, client, waits).await?,
@@ -216,10 +218,7 @@ fn check_server(system: &System, server: Lsn, before: &Before) -> Result<(), Set
         return Err(SetupError::OtherTimeline { now: system.timeline, before: known.timeline });
     }
     if server < before.reached {
-        return Err(SetupError::OtherServer(format!(
-            "this Postgres is at {server}, the relay was at {} already",
-            before.reached
-        )));
+        return Err(SetupError::WentBack { now: server, before: before.reached });
     }
     Ok(())
 }

@@ -30,17 +30,18 @@ pub struct Shape {
 pub struct Load {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
-    writers: JoinSet<()>,
+    writers: JoinSet<Result<(), tokio_postgres::Error>>,
 }
 
 impl Load {
-    /// Starts the writers, which go on until stopped.
+    /// Starts the writers, which go on until stopped. Counters that are there already go on.
     pub async fn start(database: &Database, shape: Shape) -> Load {
         let client = database.client().await.unwrap();
-        let sql = "CREATE TABLE seq (key int PRIMARY KEY, n int NOT NULL);";
+        let sql = "CREATE TABLE IF NOT EXISTS seq (key int PRIMARY KEY, n int NOT NULL);";
         client.batch_execute(sql).await.unwrap();
         let keys = i32::try_from(shape.keys).unwrap();
-        let sql = "INSERT INTO seq SELECT g, 0 FROM generate_series(0, $1 - 1) g";
+        let sql = "INSERT INTO seq SELECT g, 0 FROM generate_series(0, $1 - 1) g
+                   ON CONFLICT DO NOTHING";
         client.execute(sql, &[&keys]).await.unwrap();
         let (stop, written) = (Arc::default(), Arc::default());
         let mut writers = JoinSet::new();
@@ -61,9 +62,16 @@ impl Load {
     pub async fn stop(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.writers.join_next().await {
-            ended.unwrap();
+            ended.unwrap().unwrap();
         }
         self.written()
+    }
+
+    /// Waits until the death of the server has ended every writer at its work.
+    pub async fn outlive_server(mut self) {
+        while let Some(ended) = self.writers.join_next().await {
+            ended.unwrap().unwrap_err();
+        }
     }
 }
 
@@ -111,7 +119,7 @@ impl Writer {
         keys
     }
 
-    async fn run(mut self) {
+    async fn run(mut self) -> Result<(), tokio_postgres::Error> {
         let mut number = 0;
         while !self.stop.load(Ordering::Relaxed) {
             number += 1;
@@ -136,9 +144,10 @@ impl Writer {
                 Err(error) if error.code().is_some_and(|code| code.code() == "40P01") => {
                     let _ = self.client.batch_execute("ROLLBACK").await;
                 }
-                Err(error) => panic!("writer {}: {error}", self.id),
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     async fn emit(&mut self, count: u64) -> Result<u64, tokio_postgres::Error> {

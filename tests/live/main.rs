@@ -34,3 +34,5 @@ mod commands;
 mod losses;
 // What is remembered in Kafka: nothing is repeated, and gaps are proven.
 mod positions;
+// A standby takes over, or a server is not the one it was.
+mod promotion;
