@@ -63,6 +63,21 @@ pub enum Error {
     Delivery(#[from] Failure),
 }
 
+/// What `sessions_total{reason}` may say.
+pub const REASONS: [&str; 11] = [
+    "closed",
+    "connect",
+    "gap",
+    "kafka",
+    "positions",
+    "rows_skipped",
+    "server",
+    "setup",
+    "shutting_down",
+    "silent",
+    "stream",
+];
+
 /// What follows from an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
@@ -109,7 +124,7 @@ impl Error {
         }
     }
 
-    /// A word for the metric `sessions_total{reason}`.
+    /// A word for the metric `sessions_total{reason}`, one of [`REASONS`].
     pub fn reason(&self) -> &'static str {
         match self {
             Error::Connect(_) => "connect",

@@ -12,6 +12,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::error::REASONS;
 use crate::health::{Phase, State};
 use crate::pg::slot::Slot;
 use crate::pipe::Passed;
@@ -91,7 +92,7 @@ impl Metrics {
             ),
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), &librdkafka_version()]).set(1);
-        Ok(Metrics {
+        let metrics = Metrics {
             events: counters("events_total", "Records handed to librdkafka", "topic")?,
             event_counters: Mutex::default(),
             event_bytes: counter("event_bytes_total", "Bytes of their keys and payloads")?,
@@ -126,7 +127,16 @@ impl Metrics {
             postgres_connected: number("postgres_connected", "1 while there is a stream")?,
             server: Mutex::default(),
             registry,
-        })
+        };
+        metrics.safe_wal.set(f64::INFINITY);
+        // A counter that appears with its first event has no increase to alert on.
+        for reason in REASONS {
+            metrics.sessions.with_label_values(&[reason]);
+        }
+        for policy in ["halt", "skip"] {
+            metrics.poison.with_label_values(&[policy]);
+        }
+        Ok(metrics)
     }
 
     /// Adds what passed in one turn of the loop.
@@ -166,7 +176,9 @@ impl Metrics {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = slot.server.to_wire();
         self.server_lsn.set(slot.server.to_wire() as f64);
         self.retained_wal.set(slot.retained_wal_bytes as f64);
-        self.safe_wal.set(slot.safe_wal_bytes.map_or(f64::INFINITY, |bytes| bytes as f64));
+        // Postgres says nothing of a limit once the slot is beyond it.
+        let safe = if slot.wal_status == "lost" { Some(0) } else { slot.safe_wal_bytes };
+        self.safe_wal.set(safe.map_or(f64::INFINITY, |bytes| bytes as f64));
         for state in WAL_STATES {
             let now = i64::from(slot.wal_status == state);
             self.wal_status.with_label_values(&[state]).set(now);

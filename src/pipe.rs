@@ -186,6 +186,11 @@ impl Pipe {
         }
     }
 
+    /// What is confirmed, and the last row handed over: either grows while anything gets on.
+    pub fn progress(&self) -> (Lsn, Option<Position>) {
+        (self.frontier.confirmed().lsn(), self.done)
+    }
+
     /// A new connection begins at the frontier's LSN.
     pub fn reconnect(&mut self) {
         self.outboxes.forget_relations();

@@ -108,11 +108,11 @@ impl Supervisor {
     pub async fn run(mut self) {
         let mut backoff = Backoff::default();
         while !self.shutdown.is_requested() {
-            let confirmed = self.pipe.frontier().confirmed();
+            let before = self.pipe.progress();
             let Err(error) = self.session().await else { return };
             // A session that got something done ends a series of failures: a storm is made of
             // attempts that get nowhere.
-            if self.pipe.frontier().confirmed() > confirmed {
+            if self.pipe.progress() > before {
                 backoff = Backoff::default();
             }
             let remedy = error.remedy();
@@ -333,13 +333,20 @@ impl Supervisor {
 
     /// Says what happened, once for as long as it stays the same.
     fn note(&self, error: &Error, remedy: Remedy) {
-        self.metrics.session_ended(error.reason());
+        if let Error::Setup(SetupError::Unfit { slot: Some(slot), .. }) = error {
+            self.metrics.slot(slot);
+        }
         let phase = match remedy {
             Remedy::Reconnect | Remedy::Restart | Remedy::BeginAgain => Phase::Connecting,
             Remedy::StandBy => Phase::StandingBy,
             Remedy::Halt => Phase::Halted,
         };
-        if !self.health.enter(phase, Some(error.to_string())) {
+        let news = self.health.enter(phase, Some(error.to_string()));
+        // A relay that stands by looks every second; that is one session which did not begin.
+        if news || remedy != Remedy::StandBy {
+            self.metrics.session_ended(error.reason());
+        }
+        if !news {
             return;
         }
         match remedy {

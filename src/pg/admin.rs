@@ -29,8 +29,13 @@ pub enum SetupError {
         error: tokio_postgres::Error,
     },
     /// Something must be mended.
-    #[error("{0}")]
-    Unfit(Problem),
+    #[error("{problem}")]
+    Unfit {
+        /// What, and what mends it.
+        problem: Problem,
+        /// The slot, if there is one.
+        slot: Option<Box<Slot>>,
+    },
     /// Somebody else is creating the slot, or its creation was given up half-way.
     #[error("slot {0} is being created by another session and has no position yet")]
     BeingCreated(String),
@@ -249,7 +254,10 @@ impl Setup {
 fn judge(facts: &Facts, checks: &[Check]) -> Result<(), SetupError> {
     let serious = |problem: &&Problem| problem.loses || facts.slot.is_none();
     let problem = checks.iter().filter_map(Check::failure).find(serious);
-    problem.map_or(Ok(()), |problem| Err(SetupError::Unfit(problem.clone())))
+    problem.map_or(Ok(()), |problem| {
+        let slot = facts.slot.clone().map(Box::new);
+        Err(SetupError::Unfit { problem: problem.clone(), slot })
+    })
 }
 
 impl Seen {

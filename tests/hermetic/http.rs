@@ -81,7 +81,7 @@ const METRICS: [&str; 18] = [
     "walrelay_server_lsn 0",
     "walrelay_lag_bytes 0",
     "walrelay_retained_wal_bytes 0",
-    "walrelay_safe_wal_bytes 0",
+    "walrelay_safe_wal_bytes inf",
     "walrelay_last_ack_age_seconds 0",
     "walrelay_standby 0",
     "walrelay_ready 0",

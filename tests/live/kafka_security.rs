@@ -228,6 +228,66 @@ async fn a_relay_goes_on_once_the_broker_knows_its_password() {
     assert!(!relay.log().contains(WRONG));
 }
 
+/// D19: with just the rights that README lists, and what happens when one is taken away.
+#[tokio::test(flavor = "multi_thread")]
+async fn d19_a_right_that_was_taken_away_halts_the_relay_until_it_is_back() {
+    let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
+    let jaas = format!(r#"{module} required user_relay="secret";"#);
+    let kafka = Kafka::builder()
+        .listener("LOGIN", "SASL_PLAINTEXT")
+        .property("listener.name.login.sasl.enabled.mechanisms", "PLAIN")
+        .property("listener.name.login.plain.sasl.jaas.config", &jaas)
+        .property(
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        )
+        // Whoever comes without a login: the lab and the broker itself.
+        .property("super.users", "User:ANONYMOUS")
+        .start()
+        .unwrap();
+    let mut scene = Scene::on(lab::Postgres::shared(LATEST), &kafka, 1).await;
+    scene.configure(
+        "[kafka.properties]\n\"security.protocol\" = \"sasl_plaintext\"\n\
+         \"sasl.mechanisms\" = \"PLAIN\"\n\"sasl.username\" = \"relay\"\n\
+         \"sasl.password\" = \"secret\"",
+    );
+    let bootstrap = kafka.bootstrap();
+    let acl = |how: &str, topic: &str, operations: &[&str]| {
+        let mut args = vec!["--bootstrap-server", &bootstrap, how, "--force"];
+        args.extend(["--allow-principal", "User:relay", "--topic", topic]);
+        for operation in operations {
+            args.extend(["--operation", operation]);
+        }
+        kafka.run_tool("org.apache.kafka.tools.AclCommand", &args, "").unwrap();
+    };
+    let positions = ["Create", "Read", "Write", "Describe"];
+    acl("--add", "__walrelay_positions", &positions);
+    let relay = scene.start(&scene.database.url(), &kafka.address("LOGIN").unwrap());
+    relay.wait_ready(PATIENCE).await.unwrap();
+    scene.insert("k", "1").await;
+    // To whom may not describe it, a topic looks like none.
+    wait_for_reason(&relay, &format!("topic {}", scene.topic)).await;
+    acl("--add", &scene.topic, &["Write", "Describe"]);
+    let mut reader = scene.reader();
+    reader.poll_until(1, PATIENCE).unwrap();
+    relay.wait_ready(PATIENCE).await.unwrap();
+
+    acl("--remove", &scene.topic, &["Write"]);
+    for n in 2..20 {
+        scene.insert("k", &n.to_string()).await;
+    }
+    wait_for_reason(&relay, "the relay's Kafka user needs WRITE").await;
+    assert_eq!(reader.read_to_end(PATIENCE).unwrap().len(), 1);
+    acl("--add", &scene.topic, &["Write"]);
+    let last = |records: &[lab::Record]| records.iter().any(|it| it.payload_text() == "19");
+    let records = reader.read_until(PATIENCE, "the last row", last).unwrap();
+    let mut numbers: Vec<u32> =
+        records.iter().map(|record| record.payload_text().parse().unwrap()).collect();
+    numbers.dedup();
+    assert_eq!(numbers, (1..20).collect::<Vec<u32>>());
+    relay.wait_ready(PATIENCE).await.unwrap();
+}
+
 #[tokio::test]
 async fn records_are_compressed_as_asked() {
     // The low bits of a batch's attributes, which stand at its 22nd and 23rd byte.

@@ -26,6 +26,9 @@ pub struct Shape {
     pub paced_ms: Option<u64>,
 }
 
+/// Transactions of every kind.
+pub const MIXED: Shape = Shape { writers: 8, keys: 1000, padding: 0, paced_ms: None };
+
 /// Writers at work.
 pub struct Load {
     stop: Arc<AtomicBool>,

@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Kafka, Postgres, eventually};
+use lab::{Kafka, Postgres, Proxy, eventually};
 
-use crate::load::{Load, Shape, Verdict, check, watch};
+use crate::load::{Load, MIXED, Shape, Verdict, check, watch};
 use crate::scene::{LATEST, PATIENCE, Scene};
 
 const MIB: u64 = 1 << 20;
 /// 64 MiB and `max_in_flight_bytes`.
 const MEMORY_MAX: u64 = (64 + 32) * MIB;
-
-const MIXED: Shape = Shape { writers: 8, keys: 1000, padding: 0, paced_ms: None };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_mixed_events_arrive_once_and_in_order() {
@@ -116,26 +114,42 @@ async fn kill_9_at_ten_random_moments_loses_and_reorders_nothing() {
     assert!(repeated <= bound, "{repeated} repeated, {bound} were in flight or not confirmed");
 }
 
+/// E7: also with much in flight, and in the middle of transactions.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminated_walsender_repeats_nothing() {
-    let scene = Scene::new(LATEST, 6).await;
-    let relay = scene.relay().await;
-    let load = Load::start(&scene.database, MIXED).await;
+async fn a_hundred_terminated_walsenders_repeat_nothing() {
+    let kafka = Kafka::start().unwrap();
+    let proxy = Proxy::start(Some(kafka.proxied_port()), kafka.proxied_target()).unwrap();
+    let scene = Scene::on(Postgres::shared(LATEST), &kafka, 6).await;
+    let relay = scene.start(&scene.database.url(), &kafka.proxied_bootstrap());
+    relay.wait_ready(PATIENCE).await.unwrap();
+    let load = Load::start(&scene.database, Shape { writers: 2, ..MIXED }).await;
+    // Acks are late from here on, so that much is in flight at any time. (Of a partition that is
+    // new to us, the first is waited for.)
+    let some = async || relay.metric("walrelay_events_total").await >= Some(1000.0);
+    eventually(PATIENCE, "some events", some).await.unwrap();
+    proxy.delay(Duration::from_secs(1));
     let sql = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
                WHERE slot_name = $1 AND active_pid IS NOT NULL";
-    let mut ended = 0;
+    let (mut ended, mut most, mut with_many) = (0, 0.0_f64, 0);
     let mut terminate = async || {
-        tokio::time::sleep(Duration::from_millis(50 + ended * 7919 % 300)).await;
-        ended += u64::from(!scene.client.query(sql, &[&scene.topic]).await.unwrap().is_empty());
-        ended == 12
+        tokio::time::sleep(Duration::from_millis(100 + ended * 7919 % 200)).await;
+        let in_flight = relay.metric("walrelay_in_flight_records").await.unwrap_or(0.0);
+        let rows = scene.client.query(sql, &[&scene.topic]).await.unwrap();
+        most = most.max(in_flight);
+        ended += u64::from(!rows.is_empty());
+        with_many += u64::from(!rows.is_empty() && in_flight >= 10_000.0);
+        ended >= 100 && with_many >= 25
     };
-    eventually(PATIENCE, "twelve terminated walsenders", &mut terminate).await.unwrap();
+    let done = eventually(3 * PATIENCE, "a hundred ended walsenders", &mut terminate).await;
+    println!("{ended} ended, {with_many} of them with 10,000 in flight, up to {most}");
+    done.unwrap();
     let written = load.stop().await;
+    proxy.pass().unwrap();
     let mut reader = scene.reader();
     let records = reader.poll_until(usize::try_from(written).unwrap(), PATIENCE).unwrap();
     assert_eq!(check(&scene.client, records, 6).await, Verdict::default());
     let sessions = relay.metric("walrelay_sessions_total").await.unwrap();
-    assert!(sessions >= 12.0, "the relay noticed only {sessions}");
+    assert!(sessions >= 100.0, "the relay noticed only {sessions}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -370,15 +370,16 @@ async fn b22_a_relay_pointed_at_a_standby_says_so() {
 async fn long_transaction(standby_knows: bool) {
     const ROWS: usize = 200_000;
     let primary = Postgres::start(LATEST).unwrap();
-    let scene = Scene::on(&primary, Kafka::shared(), 3).await;
+    let mut scene = Scene::on(&primary, Kafka::shared(), 3).await;
     let standby = primary.standby().slot("standby").sync_slots().start().await.unwrap();
     create_failover_slot(&scene).await;
+    // Slow enough that no more than a part has been sent when the primary dies.
+    scene.configure("[delivery]\nmax_in_flight = 500\n[kafka.properties]\n\"linger.ms\" = 20");
     let relay = relay_on(&scene, &[&primary, &standby]).await;
     standby.sync_slot(&primary, &scene.topic).await.unwrap();
     standby.follow(&primary).await.unwrap();
     let frozen = if standby_knows { None } else { Some(standby.freeze_wal_receiver().await) };
     let _frozen = frozen.transpose().unwrap();
-    // So that no more than a part has been sent when the primary dies.
     relay.signal(Signal::Stop).unwrap();
     scene
         .execute(&format!(

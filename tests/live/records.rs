@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use lab::{eventually, read_all};
+use walrelay::kafka::partition::partition;
 
+use crate::load::{Load, Shape, Verdict, check};
 use crate::scene::{LATEST, PATIENCE, Scene, insert, not_ready};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,4 +211,46 @@ async fn d11_only_the_refused_record_of_a_batch_is_skipped() {
     scene.followed(PATIENCE).await;
     let skipped = relay.log().matches("skipped: row ").count();
     assert!(skipped >= 3, "{skipped}");
+}
+
+/// D16: a topic that grows moves keys, but never one with a record of it under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn d16_a_topic_that_grows_reorders_no_key() {
+    let scene = Scene::new(LATEST, 2).await;
+    let relay = scene.relay().await;
+    let shape = Shape { writers: 4, keys: 200, padding: 0, paced_ms: Some(4) };
+    let load = Load::start(&scene.database, shape).await;
+    let some = async || relay.metric("walrelay_events_total").await > Some(1000.0);
+    eventually(PATIENCE, "some events", some).await.unwrap();
+    scene.kafka.add_partitions(&scene.topic, 6).await.unwrap();
+    let bootstrap = scene.kafka.bootstrap();
+    let mut reader = scene.reader();
+    let grown = |records: &[lab::Record]| records.iter().any(|record| record.partition > 1);
+    reader.read_until(PATIENCE, "a record in a new partition", grown).unwrap();
+    load.stop().await;
+    scene.followed(PATIENCE).await;
+    let mut records = read_all(&bootstrap, &scene.topic).unwrap();
+    // Within a partition the log has the order of the stream, and each key moved once.
+    let position = |record: &lab::Record| record.header("walrelay-position").unwrap();
+    assert!(records.is_sorted_by_key(|record| (record.partition, position(record))));
+    records.sort_by_key(position);
+    let mut places: HashMap<String, Vec<i32>> = HashMap::new();
+    for record in &records {
+        let places = places.entry(record.key_text()).or_default();
+        if places.last() != Some(&record.partition) {
+            places.push(record.partition);
+        }
+    }
+    for (key, places) in &places {
+        let (before, after) = (at(key, 2), at(key, 6));
+        let may = [vec![before], vec![after], vec![before, after]];
+        assert!(may.contains(places), "{key} was on {places:?}, not on {before}, then {after}");
+    }
+    assert!(places.values().any(|places| places.len() == 2), "no key moved");
+    let verdict = check(&scene.client, &records, 6).await;
+    assert_eq!(Verdict { misplaced: 0, ..verdict }, Verdict::default());
+}
+
+fn at(key: &str, partitions: u32) -> i32 {
+    i32::try_from(partition(key.as_bytes(), partitions)).unwrap()
 }
