@@ -29,10 +29,13 @@ const CORE: &[&str] = &[
     "src/pg/fields.rs",
     "src/pg/frame.rs",
     "src/pg/output.rs",
+    "src/pg/preconditions.rs",
     "src/pipe.rs",
     "src/position.rs",
     "src/record.rs",
+    "src/stall.rs",
     "src/template.rs",
+    "src/verdict.rs",
 ];
 
 const BANS: [Ban; 6] = [

@@ -1,6 +1,6 @@
 //! check, init, status: commands that answer and end.
 
-use lab::eventually;
+use lab::{Kafka, Postgres, eventually};
 
 use crate::scene::{LATEST, PATIENCE, Scene};
 
@@ -113,7 +113,8 @@ async fn init_makes_what_a_first_start_would() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b14_who_holds_up_the_slot_is_named() {
     for version in [14, LATEST] {
-        let scene = Scene::new(version, 1).await;
+        let postgres = Postgres::start(version).unwrap();
+        let scene = Scene::on(&postgres, Kafka::shared(), 1).await;
         let other = scene.database.client().await.unwrap();
         let sql = "SET application_name = 'long report'; CREATE TABLE t (n int); BEGIN; \
                    INSERT INTO t VALUES (1)";

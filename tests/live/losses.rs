@@ -348,7 +348,8 @@ async fn b7_b8_a_slot_that_postgres_gave_up_halts_the_relay() {
 /// B15: while another session makes the slot, it is there without a position.
 #[tokio::test(flavor = "multi_thread")]
 async fn b15_a_slot_in_the_making_is_waited_for() {
-    let scene = Scene::new(LATEST, 1).await;
+    let postgres = Postgres::start(LATEST).unwrap();
+    let scene = Scene::on(&postgres, Kafka::shared(), 1).await;
     scene.execute(PUBLISH).await;
     let holder = scene.database.client().await.unwrap();
     holder.batch_execute("BEGIN; CREATE TABLE t (n int)").await.unwrap();
@@ -377,7 +378,8 @@ async fn b15_a_slot_in_the_making_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b16_a_two_phase_slot_sends_rows_that_never_were() {
     for version in [15, LATEST] {
-        let scene = Scene::new(version, 1).await;
+        let postgres = Postgres::start(version).unwrap();
+        let scene = Scene::on(&postgres, Kafka::shared(), 1).await;
         scene.execute(PUBLISH).await;
         let sql = format!(
             "SELECT pg_create_logical_replication_slot('{}', 'pgoutput', false, true)",
@@ -399,7 +401,8 @@ async fn b16_a_two_phase_slot_sends_rows_that_never_were() {
 /// B17: a prepared transaction comes when it commits, and holds the log until then.
 #[tokio::test(flavor = "multi_thread")]
 async fn b17_a_prepared_transaction_comes_with_its_commit() {
-    let scene = Scene::new(LATEST, 1).await;
+    let postgres = Postgres::start(LATEST).unwrap();
+    let scene = Scene::on(&postgres, Kafka::shared(), 1).await;
     let relay = scene.relay().await;
     scene.execute("BEGIN").await;
     scene.insert("k", "1").await;

@@ -27,7 +27,8 @@ async fn a_hundred_thousand_mixed_events_arrive_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_transaction_of_a_million_events_takes_no_more_memory() {
-    let scene = Scene::new(LATEST, 3).await;
+    let postgres = Postgres::start(LATEST).unwrap();
+    let scene = Scene::on(&postgres, Kafka::shared(), 3).await;
     let relay = scene.relay().await;
     scene
         .execute(

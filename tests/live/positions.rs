@@ -52,7 +52,8 @@ async fn a10_a_slot_that_went_back_repeats_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a7_a_kill_inside_a_long_transaction_repeats_what_was_in_flight() {
     const ROWS: u32 = 1_000_000;
-    let scene = Scene::new(LATEST, 3).await;
+    let postgres = Postgres::start(LATEST).unwrap();
+    let scene = Scene::on(&postgres, Kafka::shared(), 3).await;
     let relay = scene.relay().await;
     relay.terminate_and_wait(PATIENCE).unwrap();
     let config = scene.config(&scene.database.url(), &scene.kafka.bootstrap());

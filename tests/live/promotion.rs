@@ -435,6 +435,31 @@ async fn b18_a_long_transaction_that_the_standby_did_not_know_hides_nothing_new(
     long_transaction(false).await;
 }
 
+/// Asked for, a slot is made so that standbys have it, and one that is there becomes such a one.
+#[tokio::test(flavor = "multi_thread")]
+async fn b19_failover_slots_are_made_when_asked_for() {
+    for version in [17, LATEST] {
+        let mut scene = Scene::new(version, 1).await;
+        let failover = async |scene: &Scene<'_>| -> bool {
+            let sql = "SELECT failover FROM pg_replication_slots WHERE slot_name = $1";
+            scene.client.query_one(sql, &[&scene.topic]).await.unwrap().get(0)
+        };
+        let relay = scene.relay().await;
+        assert!(!failover(&scene).await);
+        relay.terminate_and_wait(PATIENCE).unwrap();
+        scene.configure_postgres("failover = true");
+        let relay = scene.relay().await;
+        assert!(failover(&scene).await, "{version}: it becomes one");
+        relay.terminate_and_wait(PATIENCE).unwrap();
+        let mut scene = Scene::new(version, 1).await;
+        scene.configure_postgres("failover = true");
+        let _relay = scene.relay().await;
+        assert!(failover(&scene).await, "{version}: it is made as one");
+        scene.insert("k", "1").await;
+        scene.reader().poll_until(1, PATIENCE).unwrap();
+    }
+}
+
 /// B20: rows commit, and the walsender waits for a standby that does not exist.
 #[tokio::test(flavor = "multi_thread")]
 async fn b20_a_missing_synchronized_standby_slot_is_a_stall_with_its_wait_event() {

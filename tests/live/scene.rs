@@ -13,7 +13,7 @@ pub const VERSIONS: [u16; 5] = [14, 15, 16, 17, 18];
 /// The version of tests for which it does not matter.
 pub const LATEST: u16 = 18;
 /// Servers on a machine with two busy cores need patience; a test that passes never waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A database of its own, on a server that the tests share.
 pub struct Scene<'a> {
@@ -28,7 +28,8 @@ pub struct Scene<'a> {
 }
 
 impl Scene<'static> {
-    /// On servers that the tests share.
+    /// On servers that the tests share. A test that holds a transaction open for long, or leaves
+    /// one prepared, needs a Postgres of its own: the slots of all others would wait for it.
     pub async fn new(version: u16, partitions: i32) -> Scene<'static> {
         Scene::on(Postgres::shared(version), Kafka::shared(), partitions).await
     }
