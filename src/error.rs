@@ -7,6 +7,7 @@ use crate::pg::admin::SetupError;
 use crate::pg::error::{ConnectError, ServerError};
 use crate::pg::frame::BadFrame;
 use crate::pg::session::OpenError;
+use crate::pg::sql::SqlError;
 use crate::pipe::StreamError;
 use crate::position::Gap;
 
@@ -109,7 +110,7 @@ impl Error {
             Error::Connect(error) => by_sqlstate(error.sqlstate()),
             Error::Server(error) => by_sqlstate(Some(&error.sqlstate)),
             Error::Setup(SetupError::InUse { .. }) => Remedy::StandBy,
-            Error::Setup(SetupError::Sql { error, .. }) => {
+            Error::Setup(SetupError::Sql(SqlError { error, .. })) => {
                 by_sqlstate(error.code().map(tokio_postgres::error::SqlState::code))
             }
             Error::Setup(SetupError::OtherTimeline { .. } | SetupError::WentBack { .. }) => {
@@ -153,6 +154,12 @@ fn by_sqlstate(sqlstate: Option<&str>) -> Remedy {
             Some("08" | "53" | "57" | "58" | "40") => Remedy::Reconnect,
             _ => Remedy::Halt,
         },
+    }
+}
+
+impl From<SqlError> for Error {
+    fn from(error: SqlError) -> Error {
+        Error::Setup(SetupError::Sql(error))
     }
 }
 

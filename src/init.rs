@@ -6,8 +6,9 @@ use postgres_protocol::escape::escape_identifier;
 
 use crate::config::{Config, Outbox};
 use crate::error::Error;
-use crate::pg::admin::{Setup, SetupError};
 use crate::pg::session::{self, look};
+use crate::pg::setup::Setup;
+use crate::pg::sql::SqlError;
 
 /// Makes publication, slot and mark, and the tables if asked to.
 pub async fn make(config: &Config, with_tables: bool) -> Result<(), Error> {
@@ -16,8 +17,7 @@ pub async fn make(config: &Config, with_tables: bool) -> Result<(), Error> {
         let looked = look(conninfo).await.map_err(Error::Connect)?;
         for outbox in &config.outboxes {
             let created = looked.client.batch_execute(&create_table(outbox)).await;
-            let doing = "creating the outbox table";
-            created.map_err(|error| Error::Setup(SetupError::Sql { doing, error }))?;
+            created.map_err(SqlError::when("creating the outbox table"))?;
         }
     }
     let setup = Setup { create: true, ..config.setup() };

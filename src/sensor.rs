@@ -10,8 +10,9 @@ use tokio_postgres::Client;
 
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
-use crate::pg::admin::{Seen, Setup, SetupError};
+use crate::pg::admin::{Seen, SetupError};
 use crate::pg::conninfo::Conninfo;
+use crate::pg::setup::Setup;
 use crate::pg::socket::Endpoint;
 use crate::pg::sql::connect_sql;
 use crate::verdict::Problem;
@@ -86,7 +87,7 @@ impl Sensor {
                     }
                     None
                 }
-                Ok(Err(SetupError::Sql { error, .. })) => Some(error.to_string()),
+                Ok(Err(SetupError::Sql(error))) => Some(error.to_string()),
                 Ok(Err(error)) => return drop(self.news.send(News::Unfit(error)).await),
                 Err(_) => Some("no answer".to_owned()),
             };

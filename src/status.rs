@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::error::Error;
 use crate::kafka::settings::Settings;
-use crate::pg::admin::SetupError;
 use crate::pg::session::look;
 use crate::pg::slot::{Slot, slot};
+use crate::pg::sql::SqlError;
 use crate::position::{PositionRecord, Source};
 use crate::recall;
 
@@ -29,12 +29,11 @@ impl Status {
     pub async fn of(config: &Config) -> Result<Status, Error> {
         let looked = look(&config.postgres.conninfo).await.map_err(Error::Connect)?;
         let name = config.postgres.slot.clone();
-        let slot = slot(&looked.client, &name).await.map_err(Error::Setup)?;
+        let slot = slot(&looked.client, &name).await?;
         let sql = "SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()";
         let row = looked.client.query_one(sql, &[]).await;
-        let doing = "reading the database's OID";
         let database = row.and_then(|row| row.try_get(0));
-        let database = database.map_err(|error| Error::Setup(SetupError::Sql { doing, error }))?;
+        let database = database.map_err(SqlError::when("reading the database's OID"))?;
         let source =
             Source { system: looked.system.identifier.clone(), database, slot: name.clone() };
         let position = match &config.delivery.positions_topic {

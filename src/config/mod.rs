@@ -22,8 +22,8 @@ pub use reader::{Mistake, Mistakes};
 pub use secret::Secret;
 
 use self::layers::File;
-use crate::pg::admin::{Mapped, Setup};
 use crate::pg::conninfo::Conninfo;
+use crate::pg::setup::{Mapped, Setup};
 use crate::pg::table::TableName;
 use crate::template::Template;
 

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Client;
 
-use super::facts::{Facts, Publication};
+use super::facts::Facts;
 use super::preconditions::checks;
+use super::setup::Setup;
 use super::slot::Slot;
-use super::table::TableName;
+use super::sql::SqlError;
 use crate::lsn::Lsn;
 use crate::verdict::{Check, Problem, Verdict};
 
@@ -21,13 +21,8 @@ pub const SLOT_CREATION_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The question itself failed.
-    #[error("{doing}: {}", words(.error))]
-    Sql {
-        /// What was being done.
-        doing: &'static str,
-        /// The server's answer.
-        error: tokio_postgres::Error,
-    },
+    #[error(transparent)]
+    Sql(#[from] SqlError),
     /// Something must be mended.
     #[error("{problem}")]
     Unfit {
@@ -90,38 +85,6 @@ pub enum SetupError {
     OtherServer(String),
 }
 
-fn words(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-/// Publication, slot and tables by name.
-#[derive(Clone, Debug, Default)]
-pub struct Setup {
-    /// The slot.
-    pub slot: String,
-    /// The publication.
-    pub publication: String,
-    /// The outbox tables.
-    pub tables: Vec<Mapped>,
-    /// Whether to make what is missing on a first start.
-    pub create: bool,
-    /// Whether standbys are to have the slot as well.
-    pub failover: bool,
-    /// Whether a slot that is gone may be made anew, although events are missing then.
-    pub accept_gap: bool,
-    /// How our connections call themselves.
-    pub application_name: String,
-}
-
-/// An outbox table and what is taken from it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapped {
-    /// The table.
-    pub table: TableName,
-    /// Each column, behind the key of the configuration that names it.
-    pub columns: Vec<(&'static str, String)>,
-}
-
 /// What [`Setup::prepare`] and [`Setup::check`] found.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -147,8 +110,7 @@ impl Setup {
         judge(&facts, &checks)?;
         if facts.publication.is_none() {
             let created = client.batch_execute(&self.create_publication_sql()).await;
-            let doing = "creating the publication";
-            created.map_err(|error| SetupError::Sql { doing, error })?;
+            created.map_err(SqlError::when("creating the publication"))?;
             tracing::info!(publication = self.publication, "created the publication");
         }
         if let Some(slot) = &facts.slot {
@@ -158,7 +120,7 @@ impl Setup {
                 (None, None) => return Err(SetupError::BeingCreated(name)),
                 (None, Some(_)) => {}
             }
-            if facts.publication.as_ref().is_some_and(|it| !self.is_marked(it)) {
+            if facts.publication.as_ref().is_some_and(|it| !self.is_marked(it.comment.as_ref())) {
                 self.mark(client).await;
             }
         }
@@ -182,70 +144,9 @@ impl Setup {
             tracing::warn!(
                 "cannot mark the publication, so that a lost slot will look like a first start; \
                  run as its owner: {sql} ({})",
-                words(&error)
+                SqlError::when("marking")(error)
             );
         }
-    }
-
-    /// Whether the publication bears the mark that the slot exists.
-    pub fn is_marked(&self, publication: &Publication) -> bool {
-        publication.comment.as_ref().is_some_and(|comment| *comment == self.mark_text())
-    }
-
-    fn mark_text(&self) -> String {
-        format!("walrelay: slot {} exists", self.slot)
-    }
-
-    /// What leaves the mark.
-    pub fn mark_sql(&self) -> String {
-        let publication = escape_identifier(&self.publication);
-        format!("COMMENT ON PUBLICATION {publication} IS {}", escape_literal(&self.mark_text()))
-    }
-
-    /// What makes the publication.
-    pub fn create_publication_sql(&self) -> String {
-        let tables: Vec<_> = self.tables.iter().map(|mapped| mapped.table.to_sql()).collect();
-        // Inserts only, so that UPDATE and DELETE need no replica identity and cost nothing. A
-        // partitioned outbox comes under its own name, not under its partitions'.
-        format!(
-            "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', \
-             publish_via_partition_root = true)",
-            escape_identifier(&self.publication),
-            tables.join(", ")
-        )
-    }
-
-    /// What makes the slot, as SQL.
-    pub fn create_slot_sql(&self) -> String {
-        let slot = escape_literal(&self.slot);
-        // temporary, two_phase, failover
-        let failover = if self.failover { ", false, false, true" } else { "" };
-        format!("SELECT pg_create_logical_replication_slot({slot}, 'pgoutput'{failover})")
-    }
-
-    /// The replication command that makes the slot.
-    pub fn create_slot_command(&self) -> String {
-        let slot = escape_identifier(&self.slot);
-        // The options in parentheses came with version 15, FAILOVER with 17.
-        let options =
-            if self.failover { "(SNAPSHOT 'nothing', FAILOVER true)" } else { "NOEXPORT_SNAPSHOT" };
-        format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {options}")
-    }
-
-    /// The replication command that lets standbys have the slot as well.
-    pub fn failover_command(&self) -> String {
-        format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", escape_identifier(&self.slot))
-    }
-
-    /// The replication command that starts the stream.
-    pub fn start_command(&self, from: Lsn) -> String {
-        let slot = escape_identifier(&self.slot);
-        // A list of identifiers inside a literal.
-        let publications = escape_literal(&escape_identifier(&self.publication));
-        format!(
-            "START_REPLICATION SLOT {slot} LOGICAL {from} \
-             (proto_version '1', publication_names {publications})"
-        )
     }
 }
 

@@ -3,8 +3,9 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::admin::{Setup, SetupError};
+use super::setup::Setup;
 use super::slot::{Slot, slot};
+use super::sql::SqlError;
 use super::table::TableName;
 
 /// Everything that is looked at.
@@ -100,7 +101,7 @@ pub struct Table {
 
 impl Facts {
     /// Reads them all.
-    pub async fn read(client: &Client, setup: &Setup) -> Result<Facts, SetupError> {
+    pub async fn read(client: &Client, setup: &Setup) -> Result<Facts, SqlError> {
         Ok(Facts {
             server: server(client).await?,
             publication: publication(client, &setup.publication).await?,
@@ -110,12 +111,7 @@ impl Facts {
     }
 }
 
-/// Wraps a failed question.
-fn at(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> SetupError {
-    move |error| SetupError::Sql { doing, error }
-}
-
-async fn server(client: &Client) -> Result<Server, SetupError> {
+async fn server(client: &Client) -> Result<Server, SqlError> {
     // Hosted Postgres keeps the attribute REPLICATION to itself, and has a role for it instead.
     let sql = "
         SELECT current_setting('server_version_num')::int4, current_setting('wal_level'),
@@ -135,7 +131,7 @@ async fn server(client: &Client) -> Result<Server, SetupError> {
         FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
         WHERE d.datname = current_database() AND r.rolname = current_user";
     let doing = "asking the server about itself";
-    let row = client.query_one(sql, &[]).await.map_err(at(doing))?;
+    let row = client.query_one(sql, &[]).await.map_err(SqlError::when(doing))?;
     let read = |row: &Row| -> Result<Server, tokio_postgres::Error> {
         Ok(Server {
             version: row.try_get(0)?,
@@ -151,16 +147,16 @@ async fn server(client: &Client) -> Result<Server, SetupError> {
             database_oid: row.try_get(10)?,
         })
     };
-    read(&row).map_err(at(doing))
+    read(&row).map_err(SqlError::when(doing))
 }
 
-async fn publication(client: &Client, name: &str) -> Result<Option<Publication>, SetupError> {
+async fn publication(client: &Client, name: &str) -> Result<Option<Publication>, SqlError> {
     let doing = "looking for the publication";
     let sql = "
         SELECT pubinsert, pubupdate OR pubdelete, pubviaroot,
                pg_catalog.obj_description(oid, 'pg_publication')
         FROM pg_catalog.pg_publication WHERE pubname = $1";
-    let Some(row) = client.query_opt(sql, &[&name]).await.map_err(at(doing))? else {
+    let Some(row) = client.query_opt(sql, &[&name]).await.map_err(SqlError::when(doing))? else {
         return Ok(None);
     };
     let doing = "reading the publication's tables";
@@ -171,7 +167,7 @@ async fn publication(client: &Client, name: &str) -> Result<Option<Publication>,
                      nullif(pg_catalog.to_jsonb(t) -> 'attnames', 'null'))),
                pg_catalog.to_jsonb(t) ? 'attnames'
         FROM pg_catalog.pg_publication_tables t WHERE pubname = $1";
-    let published = client.query(sql, &[&name]).await.map_err(at(doing))?;
+    let published = client.query(sql, &[&name]).await.map_err(SqlError::when(doing))?;
     let read = |row: &Row| -> Result<Published, tokio_postgres::Error> {
         let columns: Vec<String> = row.try_get(3)?;
         Ok(Published {
@@ -180,16 +176,17 @@ async fn publication(client: &Client, name: &str) -> Result<Option<Publication>,
             columns: row.try_get::<_, bool>(4)?.then_some(columns),
         })
     };
-    let tables = published.iter().map(read).collect::<Result<_, _>>().map_err(at(doing))?;
+    let tables =
+        published.iter().map(read).collect::<Result<_, _>>().map_err(SqlError::when(doing))?;
     let read = |row: &Row| -> Result<Publication, tokio_postgres::Error> {
         let (inserts, changes) = (row.try_get(0)?, row.try_get(1)?);
         let (via_root, comment) = (row.try_get(2)?, row.try_get(3)?);
         Ok(Publication { inserts, changes, via_root, comment, tables })
     };
-    read(&row).map(Some).map_err(at(doing))
+    read(&row).map(Some).map_err(SqlError::when(doing))
 }
 
-async fn tables(client: &Client, setup: &Setup) -> Result<Vec<Table>, SetupError> {
+async fn tables(client: &Client, setup: &Setup) -> Result<Vec<Table>, SqlError> {
     let sql = "
         WITH RECURSIVE family AS (
             SELECT w.outbox, c.oid, true AS named
@@ -216,7 +213,7 @@ async fn tables(client: &Client, setup: &Setup) -> Result<Vec<Table>, SetupError
     let doing = "looking at the outbox tables";
     let schemas: Vec<&str> = setup.tables.iter().map(|it| it.table.schema.as_str()).collect();
     let names: Vec<&str> = setup.tables.iter().map(|it| it.table.name.as_str()).collect();
-    let rows = client.query(sql, &[&schemas, &names]).await.map_err(at(doing))?;
+    let rows = client.query(sql, &[&schemas, &names]).await.map_err(SqlError::when(doing))?;
     let read = |row: &Row| -> Result<Table, tokio_postgres::Error> {
         Ok(Table {
             outbox: usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(usize::MAX),
@@ -231,5 +228,5 @@ async fn tables(client: &Client, setup: &Setup) -> Result<Vec<Table>, SetupError
             generated: row.try_get(10)?,
         })
     };
-    rows.iter().map(read).collect::<Result<_, _>>().map_err(at(doing))
+    rows.iter().map(read).collect::<Result<_, _>>().map_err(SqlError::when(doing))
 }

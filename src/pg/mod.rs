@@ -13,6 +13,7 @@ pub mod frame;
 pub mod output;
 pub mod preconditions;
 pub mod session;
+pub mod setup;
 pub mod slot;
 pub mod socket;
 pub mod sql;

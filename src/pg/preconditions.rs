@@ -5,8 +5,8 @@
 
 use postgres_protocol::escape::escape_identifier;
 
-use super::admin::{Mapped, Setup};
 use super::facts::{Facts, Publication, Published, Table};
+use super::setup::{Mapped, Setup};
 use super::slot::Slot;
 use crate::verdict::{Check, Problem, Verdict, loss, problem};
 
@@ -288,7 +288,7 @@ fn lost(setup: &Setup, slot: &Slot) -> Problem {
 
 fn no_slot(setup: &Setup, facts: &Facts) -> Result<String, Problem> {
     let name = &setup.slot;
-    let marked = facts.publication.as_ref().is_some_and(|it| setup.is_marked(it));
+    let marked = facts.publication.as_ref().is_some_and(|it| setup.is_marked(it.comment.as_ref()));
     if marked && !setup.accept_gap {
         let publication = escape_identifier(&setup.publication);
         return Err(problem(

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::admin::{SLOT_CREATION_MAX, Seen, Setup, SetupError};
+use super::admin::{SLOT_CREATION_MAX, Seen, SetupError};
 use super::connect::{Connection, SessionOptions, connect};
 use super::conninfo::Conninfo;
 use super::error::ConnectError;
+use super::setup::Setup;
 use super::slot::slot;
 use super::socket::Endpoint;
 use super::sql::connect_sql;
@@ -237,7 +238,8 @@ async fn create_slot(
     make_slot(connection, setup, client, waits).await?;
     connection.query("SET lock_timeout = 0").await?;
     setup.mark(client).await;
-    let created = slot(client, &setup.slot).await?.and_then(|slot| slot.confirmed);
+    let created =
+        slot(client, &setup.slot).await.map_err(SetupError::Sql)?.and_then(|slot| slot.confirmed);
     let confirmed = created.ok_or_else(|| SetupError::BeingCreated(setup.slot.clone()))?;
     tracing::info!(slot = setup.slot, lsn = %confirmed, "created the replication slot");
     Ok(confirmed)

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::admin::SetupError;
+use super::sql::SqlError;
 use crate::lsn::Lsn;
 
 /// A row of `pg_replication_slots`, and who reads it.
@@ -48,7 +48,7 @@ pub struct Reader {
 }
 
 /// The slot of this name.
-pub async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, SetupError> {
+pub async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, SqlError> {
     // Columns that older versions lack are read through JSON.
     let sql = "
         SELECT s.plugin::text, s.database::text, s.active_pid, s.confirmed_flush_lsn::text,
@@ -66,7 +66,7 @@ pub async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, SetupErro
     // The catalog's type `name` wants to be told apart from text.
     let rows = client.query(sql, &[&name]).await;
     let slot = rows.and_then(|rows| rows.first().map(read_slot).transpose());
-    slot.map_err(|error| SetupError::Sql { doing: "looking for the slot", error })
+    slot.map_err(SqlError::when("looking for the slot"))
 }
 
 fn read_slot(row: &Row) -> Result<Slot, tokio_postgres::Error> {

@@ -17,6 +17,27 @@ use super::socket::{Endpoint, Stream};
 const SETTINGS: &str = "-c statement_timeout=10s -c lock_timeout=10s \
                         -c client_min_messages=warning -c timezone=UTC";
 
+/// A statement failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {}", words(.error))]
+pub struct SqlError {
+    /// What was being done.
+    pub doing: &'static str,
+    /// The server's answer.
+    pub error: tokio_postgres::Error,
+}
+
+impl SqlError {
+    /// Says what was being done when it happened.
+    pub fn when(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> SqlError {
+        move |error| SqlError { doing, error }
+    }
+}
+
+fn words(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 /// Opens an SQL connection to the very server that the replication connection uses, and the same
 /// way.
 ///
