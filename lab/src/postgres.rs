@@ -39,7 +39,8 @@ const TRUST: &str = "local all all trust\nlocal replication all trust\n\
 const SETTINGS: &[(&str, &str)] = &[
     ("wal_level", "logical"),
     ("max_wal_senders", "50"),
-    ("max_replication_slots", "50"),
+    // Each test of a shared server leaves one behind.
+    ("max_replication_slots", "500"),
     ("max_connections", "200"),
     ("max_prepared_transactions", "20"),
     // A killed *process* loses nothing without it; only a lost machine would.
