@@ -145,7 +145,7 @@ async fn d11_a_row_too_large_for_its_topic_halts_the_relay_until_the_topic_is_me
     assert_eq!(all, ["0", "1", "2", "3"]);
     relay.wait_ready(PATIENCE).await.unwrap();
     let failed = relay.metric_where("walrelay_sessions_total", "kafka").await;
-    assert_eq!(failed, None, "the broker never saw it before");
+    assert!(failed < Some(1.0), "the broker never saw it before");
 }
 
 /// A broker takes any sequence number from a producer that it does not know yet. So a record that
