@@ -14,9 +14,9 @@ demo: deps ## Postgres, Kafka and the relay at work; KEEP=1 leaves them running
 	cargo build --locked --workspace
 	$(TARGET)/debug/demo $(if $(KEEP),--keep)
 
-# The tests come last, so that their results do. Four at a time: they wait more than they compute.
+# The tests come last, so that their results do. Three at a time: they wait more than they compute.
 test: lint doc deny ## Everything that must hold before a merge
-	cargo test --locked --workspace --no-fail-fast -- --test-threads=4
+	cargo test --locked --workspace --no-fail-fast -- --test-threads=3
 
 fmt: ## Format the code
 	cargo fmt --all
