@@ -1,6 +1,6 @@
 //! check, init, status: commands that answer and end.
 
-use lab::{Kafka, Postgres, eventually};
+use lab::{Kafka, Postgres};
 
 use crate::scene::{LATEST, PATIENCE, Scene};
 
@@ -152,30 +152,4 @@ async fn b10_a_slot_held_by_a_dead_connection_is_taken_over() {
     let records = reader.poll_until(2, PATIENCE).unwrap();
     let payloads: Vec<_> = records.iter().map(lab::Record::payload_text).collect();
     assert_eq!(payloads, ["1", "2"]);
-}
-
-/// The same within one process, which knows its own server process and need not wait.
-#[tokio::test(flavor = "multi_thread")]
-async fn b10_our_own_forgotten_server_process_is_ended_at_once() {
-    let scene = Scene::new(LATEST, 1).await;
-    let _relay = scene.relay().await;
-    scene.insert("k", "1").await;
-    let mut reader = scene.reader();
-    reader.poll_until(1, PATIENCE).unwrap();
-    let pid = async || -> Option<i32> {
-        let sql = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
-        scene.client.query_one(sql, &[&scene.topic]).await.unwrap().get(0)
-    };
-    let first = pid().await.unwrap();
-    // The server process is frozen, so that it does not notice the end of its connection.
-    let frozen = std::process::Command::new("kill").args(["-STOP", &first.to_string()]).status();
-    assert!(frozen.unwrap().success());
-    scene.insert("k", "2").await;
-    let ended = eventually(PATIENCE, "another server process", async || {
-        let now = pid().await;
-        now.is_some() && now != Some(first)
-    });
-    drop(ended);
-    let _ = std::process::Command::new("kill").args(["-CONT", &first.to_string()]).status();
-    reader.poll_until(2, PATIENCE).unwrap();
 }
