@@ -37,12 +37,10 @@ use crate::shutdown::Shutdown;
 /// Records after which the progress inside a transaction is noted: what a restart repeats of a
 /// long one is at most this much more than what was in flight.
 const SPAN_MAX: usize = 1000;
-/// The first wait after a failure; it doubles, with jitter, up to the maximum of its kind.
+/// The first wait after a failure; it doubles, with jitter, up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest wait when a server is away.
-const RECONNECT_MAX: Duration = Duration::from_secs(5);
-/// The longest wait when somebody must mend something.
-const HALT_MAX: Duration = Duration::from_secs(15);
+/// The longest wait, whether a server is away or somebody must mend something.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often the slot's reader is looked for while another relay holds it.
 const STANDBY_WAIT: Duration = Duration::from_secs(1);
 /// How long what is in flight may take to arrive before it is given up and sent again.
@@ -376,25 +374,18 @@ impl Supervisor {
 
 /// How long to wait after failures in a row.
 #[derive(Debug, Default)]
-struct Backoff {
-    reconnect: Option<ExponentialBackoff>,
-    halt: Option<ExponentialBackoff>,
-}
+struct Backoff(Option<ExponentialBackoff>);
 
 impl Backoff {
     fn next(&mut self, remedy: Remedy) -> Duration {
-        let (series, max) = match remedy {
-            Remedy::StandBy => return STANDBY_WAIT,
-            Remedy::Reconnect | Remedy::Restart | Remedy::BeginAgain => {
-                (&mut self.reconnect, RECONNECT_MAX)
-            }
-            Remedy::Halt => (&mut self.halt, HALT_MAX),
-        };
+        if remedy == Remedy::StandBy {
+            return STANDBY_WAIT;
+        }
         let build = || {
             let builder = ExponentialBuilder::default().with_min_delay(BACKOFF_MIN);
-            builder.with_max_delay(max).without_max_times().with_jitter().build()
+            builder.with_max_delay(BACKOFF_MAX).without_max_times().with_jitter().build()
         };
-        series.get_or_insert_with(build).next().unwrap_or(max)
+        self.0.get_or_insert_with(build).next().unwrap_or(BACKOFF_MAX)
     }
 }
 
@@ -416,9 +407,9 @@ mod tests {
         let waits: Vec<_> = (0..40).map(|_| backoff.next(Remedy::Reconnect)).collect();
         assert!(waits[0] <= BACKOFF_MIN * 2, "{waits:?}");
         // Jitter adds up to as much again.
-        assert!(waits.iter().skip(10).all(|wait| *wait >= RECONNECT_MAX), "{waits:?}");
-        assert!(waits.iter().all(|wait| *wait <= RECONNECT_MAX * 2), "{waits:?}");
-        assert!(backoff.next(Remedy::Halt) <= BACKOFF_MIN * 2, "each kind has its own series");
+        assert!(waits.iter().skip(10).all(|wait| *wait >= BACKOFF_MAX), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= BACKOFF_MAX * 2), "{waits:?}");
+        assert!(backoff.next(Remedy::Halt) >= BACKOFF_MAX, "one series, whatever the failures are");
         assert_eq!(backoff.next(Remedy::StandBy), STANDBY_WAIT);
     }
 }

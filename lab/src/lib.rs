@@ -24,6 +24,7 @@
 
 pub mod downloads;
 pub mod kafka;
+pub mod pooler;
 pub mod ports;
 pub mod postgres;
 pub mod process;
@@ -34,6 +35,7 @@ mod run_dir;
 pub mod waiting;
 
 pub use kafka::Kafka;
+pub use pooler::Pooler;
 pub use postgres::{Database, Postgres};
 pub use process::{Child, Signal};
 pub use proxy::{Direction, Proxy};

@@ -21,11 +21,12 @@ use crate::process::{
 use crate::run_dir::RunDir;
 use crate::wait_until;
 
+mod frozen;
 mod restore;
 mod standby;
 
+pub use frozen::Frozen;
 pub use restore::Backup;
-pub use standby::Frozen;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Kafka, Postgres, Signal, eventually};
+use lab::{Kafka, Postgres, Proxy, Signal, eventually};
 
 use crate::scene::{LATEST, PATIENCE, Scene, insert, not_ready};
 
@@ -121,6 +121,37 @@ async fn a_relay_that_lost_the_slot_takes_it_back_where_the_other_left_it() {
     first.wait_ready(PATIENCE).await.unwrap();
     scene.insert("k", "3").await;
     reader.read_until(PATIENCE, "the third row", arrived("3")).unwrap();
+}
+
+/// A walsender that hangs does not notice that its connection broke, and keeps the slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relay_ends_the_server_process_that_it_left_behind() {
+    let scene = Scene::new(LATEST, 1).await;
+    let target = format!("127.0.0.1:{}", scene.postgres.port()).parse().unwrap();
+    let proxy = Proxy::start(None, target).unwrap();
+    let relay = scene.start(&scene.database.url_through(proxy.port()), &scene.kafka.bootstrap());
+    relay.wait_ready(PATIENCE).await.unwrap();
+    scene.insert("k", "1").await;
+    let mut reader = scene.reader();
+    reader.poll_until(1, PATIENCE).unwrap();
+
+    let walsender = scene.postgres.freeze_walsender(&scene.topic).await.unwrap();
+    proxy.cut().unwrap();
+    scene.insert("k", "2").await;
+    let held = format!(
+        "slot {} is still held by server process {} of the connection before",
+        scene.topic,
+        walsender.pid()
+    );
+    not_ready(&relay, &held).await;
+    let asked = async || walsender.is_asked_to_end();
+    eventually(PATIENCE, "the server process to be asked to end", asked).await.unwrap();
+    drop(walsender);
+    relay.wait_ready(PATIENCE).await.unwrap();
+    let records = reader.poll_until(2, PATIENCE).unwrap();
+    let payloads: Vec<_> = records.iter().map(lab::Record::payload_text).collect();
+    assert_eq!(payloads, ["1", "2"]);
+    assert!(scene.postgres.log().contains("due to administrator command"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! What is not as it must be, and the exact words about it: what was found, and what mends it.
 
-use lab::{Kafka, Postgres};
+use lab::{Kafka, Pooler, Postgres};
 
 use crate::scene::{LATEST, Scene, not_ready};
 
@@ -295,4 +295,29 @@ async fn servers_that_are_not_there() {
                     is Postgres running there, and does its listen_addresses include this \
                     address?";
     assert!(!good && text.contains(expected), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b27_a_pooler_in_between_is_named() {
+    let scene = Scene::new(LATEST, 1).await;
+    let pooler = "a connection pooler seems to stand in between, which cannot carry replication: \
+                  let postgres.url lead to Postgres itself";
+    // Poolers refuse what they do not know, or drop it and pass an ordinary session on.
+    for (drops, refusal) in [
+        (vec![], "FATAL 08P01: unsupported startup parameter: replication"),
+        (
+            vec!["replication", "options"],
+            "ERROR 42601: syntax error at or near \"IDENTIFY_SYSTEM\"",
+        ),
+    ] {
+        let between = Pooler::start(scene.postgres, &drops).unwrap();
+        let url = scene.database.url_through(between.port());
+        let said = format!("127.0.0.1:{}: {refusal}; {pooler}", between.port());
+        let (good, text) = scene.command(&url, &scene.kafka.bootstrap(), &["check"]);
+        assert!(!good && text.replace("\n      -> ", "; ").contains(&said), "{text}");
+        let relay = scene.start(&url, &scene.kafka.bootstrap());
+        not_ready(&relay, &said).await;
+        // It did stand in between.
+        assert!(between.log().contains("login attempt") || between.log().contains("replication"));
+    }
 }

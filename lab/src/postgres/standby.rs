@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::frozen::is_asked_to_end;
 use super::{Database, Postgres, conf, copy, give_to_server};
-use crate::process::{Signal, children_of, is_pending, send, state_of};
+use crate::process::{Signal, children_of, send, state_of};
 use crate::run_dir::RunDir;
 use crate::{eventually, ports};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const SIGTERM: u32 = 15;
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a copy must not take along: what belongs to the running server, and temporary files that
 /// may vanish while they are copied. The standby streams the log since the backup's start itself.
@@ -170,20 +170,6 @@ fn copy_logical_slots(from: &Path, to: &Path, physical: Option<&str>) -> Result<
     Ok(())
 }
 
-/// A walreceiver that gets nothing done. Promoting its server, or dropping this, lets it go on.
-#[derive(Debug)]
-pub struct Frozen {
-    pid: u32,
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        if state_of(self.pid) == Some('T') {
-            drop(send(Signal::Cont, &[self.pid]));
-        }
-    }
-}
-
 impl Postgres {
     /// A physical standby of this server, to be started.
     pub fn standby(&self) -> Builder<'_> {
@@ -221,22 +207,6 @@ impl Postgres {
         eventually(PATIENCE, format!("a copy of slot {slot}"), synced).await
     }
 
-    /// Freezes this standby's walreceiver: the server answers, but what the primary writes from
-    /// here on does not reach it.
-    pub async fn freeze_wal_receiver(&self) -> Result<Frozen> {
-        let client = self.client("postgres").await?;
-        let sql = "SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'";
-        let pid: i32 = eventually(PATIENCE, "a walreceiver", async || {
-            Some(client.query_opt(sql, &[]).await.ok()??.get(0))
-        })
-        .await?;
-        let frozen = Frozen { pid: u32::try_from(pid)? };
-        send(Signal::Stop, &[frozen.pid])?;
-        let stopped = async || state_of(frozen.pid) == Some('T');
-        eventually(PATIENCE, "the walreceiver to be frozen", stopped).await?;
-        Ok(frozen)
-    }
-
     /// Makes this standby a primary, and waits until it can be written to. What a frozen
     /// walreceiver had not received stays unknown to it.
     pub async fn promote(&self) -> Result<()> {
@@ -248,7 +218,7 @@ impl Postgres {
         let postmaster = self.pid().context("the standby was never started")?;
         for pid in children_of(postmaster) {
             if state_of(pid) == Some('T') {
-                let asked = async || is_pending(pid, SIGTERM);
+                let asked = async || is_asked_to_end(pid);
                 eventually(PATIENCE, "the walreceiver to be asked to end", asked).await?;
                 send(Signal::Cont, &[pid])?;
             }
