@@ -1,37 +1,29 @@
-//! A Kafka of our own: one node that is broker and controller.
+//! A Kafka of our own: one node that is broker and controller, or several of them.
 
 mod admin;
+mod broker;
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::{io::Write as _, thread};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+
+pub use broker::Broker;
 
 use crate::downloads;
-use crate::ports::{self, Port};
-use crate::process::{Child, Launch, Signal, read_log, require, show_log_of_failed_test, tool};
-use crate::run_dir::RunDir;
-use crate::wait_until;
+use crate::process::{Signal, require, tool};
 
-const FORMAT_TIMEOUT: Duration = Duration::from_secs(60);
-const START_TIMEOUT: Duration = Duration::from_secs(90);
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const HEAP_MB: u32 = 512;
+/// Three of them have to fit beside everything else.
+const CLUSTERED_HEAP_MB: u32 = 256;
 
-/// Java options for tools that end before good machine code would pay.
+/// Java options for what ends before good machine code would pay.
 const SHORT_LIVED: &[&str] = &["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
-/// Any will do, but the same one keeps logs comparable.
-const CLUSTER_ID: &str = "bGFiLWxhYi1sYWItbGFiLQ";
-
-/// The listener that tests connect to, and that the broker itself uses.
+/// The listener that tests connect to, and that the brokers themselves use.
 const DIRECT: &str = "PLAINTEXT";
 /// The listener whose clients are told to come back through a proxy.
 const PROXIED: &str = "PROXIED";
@@ -40,18 +32,12 @@ const CONTROLLER: &str = "CONTROLLER";
 /// What every broker of the lab starts with; a test's own properties win.
 const PROPERTIES: &[(&str, &str)] = &[
     ("process.roles", "broker,controller"),
-    ("node.id", "1"),
     ("controller.listener.names", CONTROLLER),
     ("inter.broker.listener.name", DIRECT),
     // A topic that springs into being with the wrong partitions would hide mistakes.
     ("auto.create.topics.enable", "false"),
     ("offsets.topic.num.partitions", "4"),
-    ("offsets.topic.replication.factor", "1"),
     ("transaction.state.log.num.partitions", "4"),
-    ("transaction.state.log.replication.factor", "1"),
-    ("transaction.state.log.min.isr", "1"),
-    ("share.coordinator.state.topic.replication.factor", "1"),
-    ("share.coordinator.state.topic.min.isr", "1"),
     ("group.initial.rebalance.delay.ms", "0"),
     // A killed broker is let in again only when the session of its former life has expired; with
     // the defaults that takes nine seconds after each kill.
@@ -59,23 +45,41 @@ const PROPERTIES: &[(&str, &str)] = &[
     ("broker.heartbeat.interval.ms", "400"),
 ];
 
-/// A running (or just stopped) broker. Dropping it kills it and removes its data.
+/// What brokers of a cluster have besides.
+const CLUSTERED: &[(&str, &str)] = &[
+    // Three JVMs on a busy machine are slow, and not dead.
+    ("broker.session.timeout.ms", "4000"),
+    ("controller.quorum.fetch.timeout.ms", "4000"),
+    // A broker that is back leads its partitions again after a second or two, not five minutes.
+    ("leader.imbalance.check.interval.seconds", "1"),
+    ("leader.imbalance.per.broker.percentage", "0"),
+];
+
+/// As many replicas as there are brokers.
+const REPLICATED: &[&str] = &[
+    "default.replication.factor",
+    "offsets.topic.replication.factor",
+    "transaction.state.log.replication.factor",
+    "share.coordinator.state.topic.replication.factor",
+];
+
+/// As many of them as must have a record before it is acknowledged.
+const IN_SYNC: &[&str] = &[
+    "min.insync.replicas",
+    "transaction.state.log.min.isr",
+    "share.coordinator.state.topic.min.isr",
+];
+
+/// A running (or just stopped) Kafka. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct Kafka {
-    jars: PathBuf,
-    heap_mb: u32,
-    /// By listener name.
-    listeners: BTreeMap<String, Port>,
-    /// Where a proxy has to listen; nothing else does.
-    proxy: Port,
-    child: Mutex<Option<Child>>,
-    /// Last, so that the data goes after the process.
-    run: RunDir,
+    brokers: Vec<Broker>,
 }
 
-/// A broker about to be made.
+/// A Kafka about to be made.
 #[derive(Debug)]
 pub struct Builder {
+    brokers: u32,
     properties: Vec<(String, String)>,
     /// Name and security protocol.
     listeners: Vec<(String, String)>,
@@ -107,81 +111,62 @@ impl Builder {
         self
     }
 
-    /// The most heap that the JVM takes (512 MB otherwise).
+    /// The most heap that each JVM takes (512 MB otherwise, 256 MB in a cluster).
     #[must_use]
     pub fn heap_mb(mut self, heap_mb: u32) -> Builder {
         self.heap_mb = heap_mb;
         self
     }
 
-    /// Makes the broker and starts it; it answers clients when this returns.
-    pub fn start(self) -> Result<Kafka> {
-        self.start_broker().context("start Kafka")
+    /// So many brokers, each of them also a controller. A topic has as many replicas, and with
+    /// three of them a record is acknowledged once two have it.
+    #[must_use]
+    pub fn brokers(mut self, brokers: u32) -> Builder {
+        self.brokers = brokers;
+        self.heap_mb = self.heap_mb.min(CLUSTERED_HEAP_MB);
+        self
     }
 
-    fn start_broker(mut self) -> Result<Kafka> {
+    /// Makes the brokers and starts them; they answer clients when this returns.
+    pub fn start(self) -> Result<Kafka> {
+        self.start_brokers().context("start Kafka")
+    }
+
+    fn start_brokers(mut self) -> Result<Kafka> {
         require(&[("java", "default-jre-headless")])?;
         for name in [DIRECT, PROXIED, CONTROLLER] {
             self.listeners.push((name.to_owned(), "PLAINTEXT".to_owned()));
         }
-        let mut ports = BTreeMap::new();
-        for (name, _) in &self.listeners {
-            ports.insert(name.clone(), ports::reserve()?);
-        }
-        let kafka = Kafka {
-            jars: downloads::kafka()?,
-            heap_mb: self.heap_mb,
-            listeners: ports,
-            proxy: ports::reserve()?,
-            child: Mutex::new(None),
-            run: RunDir::create("kafka")?,
-        };
-        fs::write(kafka.run.join("server.properties"), self.properties_text(&kafka)?)?;
-        let mut format = kafka
-            .java(SHORT_LIVED, "kafka.tools.StorageTool", "format.log")
-            .args(["format", "-t", CLUSTER_ID, "-c"])
-            .arg(kafka.run.join("server.properties"));
-        for (name, password) in &self.users {
-            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
-                let user = format!("{mechanism}=[name=\"{name}\",password=\"{password}\"]");
-                format = format.args(["--add-scram", &user]);
-            }
-        }
-        format.run(FORMAT_TIMEOUT)?;
+        let jars = downloads::kafka()?;
+        let brokers = (1..=self.brokers).map(|id| Broker::reserve(id, &jars, &self));
+        let brokers = brokers.collect::<Result<Vec<_>>>()?;
+        let voters =
+            brokers.iter().map(|it| Ok(format!("{}@{}", it.id(), it.address(CONTROLLER)?)));
+        let voters = voters.collect::<Result<Vec<_>>>()?.join(",");
+        self.properties.insert(0, ("controller.quorum.voters".to_owned(), voters));
+        let builder = &self;
+        thread::scope(|scope| {
+            let format = |broker| scope.spawn(move || Broker::format(broker, builder));
+            let threads: Vec<_> = brokers.iter().map(format).collect();
+            let done = threads.into_iter().map(|it| it.join().ok().context("a thread panicked")?);
+            done.collect::<Result<()>>()
+        })?;
+        let kafka = Kafka { brokers };
         kafka.start_again()?;
         Ok(kafka)
     }
 
-    fn properties_text(&self, kafka: &Kafka) -> Result<String> {
-        let (mut opened, mut advertised, mut protocols) = (vec![], vec![], vec![]);
-        for (name, protocol) in &self.listeners {
-            let address = kafka.address(name)?;
-            opened.push(format!("{name}://{address}"));
-            protocols.push(format!("{name}:{protocol}"));
-            match &**name {
-                CONTROLLER => {}
-                PROXIED => advertised.push(format!("{name}://{}", kafka.proxy.address())),
-                _ => advertised.push(format!("{name}://{address}")),
-            }
-        }
-        let mut properties = BTreeMap::new();
-        for (name, value) in PROPERTIES {
-            properties.insert(*name, (*value).to_owned());
-        }
-        properties.insert("listeners", opened.join(","));
-        properties.insert("advertised.listeners", advertised.join(","));
-        properties.insert("listener.security.protocol.map", protocols.join(","));
-        let voters = format!("1@{}", kafka.address(CONTROLLER)?);
-        properties.insert("controller.quorum.voters", voters);
-        properties.insert("log.dirs", kafka.run.join("data").display().to_string());
-        for (name, value) in &self.properties {
-            properties.insert(name, value.clone());
-        }
-        let mut text = String::new();
-        for (name, value) in properties {
-            writeln!(text, "{name}={value}")?;
-        }
-        Ok(text)
+    /// What every broker's `server.properties` says, later lines over earlier ones.
+    fn common_properties(&self) -> Vec<(String, String)> {
+        let (replicas, majority) = (self.brokers.to_string(), self.brokers / 2 + 1);
+        let all = |names: &[&str], value: &str| {
+            names.iter().map(|name| ((*name).to_owned(), value.to_owned())).collect::<Vec<_>>()
+        };
+        let clustered = if self.brokers > 1 { CLUSTERED } else { &[] };
+        let lab = PROPERTIES.iter().chain(clustered);
+        let lab = lab.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let counts = [all(REPLICATED, &replicas), all(IN_SYNC, &majority.to_string())].concat();
+        lab.chain(counts).chain(self.properties.iter().cloned()).collect()
     }
 }
 
@@ -189,6 +174,11 @@ impl Kafka {
     /// A broker with the lab's properties.
     pub fn start() -> Result<Kafka> {
         Kafka::builder().start()
+    }
+
+    /// So many brokers with the lab's properties.
+    pub fn cluster(brokers: u32) -> Result<Kafka> {
+        Kafka::builder().brokers(brokers).start()
     }
 
     /// A broker with more lines in its `server.properties`.
@@ -202,6 +192,7 @@ impl Kafka {
     /// For what [`Kafka::start_with`] cannot say.
     pub fn builder() -> Builder {
         Builder {
+            brokers: 1,
             properties: Vec::new(),
             listeners: Vec::new(),
             users: Vec::new(),
@@ -223,41 +214,36 @@ impl Kafka {
         })
     }
 
-    /// Starts the stopped or killed broker on the same ports with the same data, and waits until
-    /// it answers clients.
+    /// The brokers, to hurt them one by one.
+    pub fn brokers(&self) -> &[Broker] {
+        &self.brokers
+    }
+
+    /// The broker with this number; they count from one.
+    pub fn broker(&self, id: i32) -> Result<&Broker> {
+        let found = self.brokers.iter().find(|broker| broker.id() == id);
+        found.with_context(|| format!("there is no broker {id}"))
+    }
+
+    /// Starts the stopped or killed brokers on the same ports with the same data, and waits until
+    /// they answer clients.
     pub fn start_again(&self) -> Result<()> {
-        let mut slot = self.lock();
-        ensure!(!slot.as_ref().is_some_and(Child::is_running), "the broker runs already");
-        let launch = self
-            .java(&[&format!("-Xmx{}m", self.heap_mb)], "kafka.Kafka", "log")
-            .arg(self.run.join("server.properties"));
-        let child = slot.insert(launch.spawn()?);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port(DIRECT)?));
-        let answers = wait_until(START_TIMEOUT, "Kafka to answer", || {
-            !child.is_running()
-                || (TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
-                    && admin::has_broker(&address.to_string()))
-        });
-        match answers {
-            Ok(()) if child.is_running() => Ok(()),
-            Ok(()) => bail!("Kafka ended while starting:\n{}", self.log()),
-            Err(error) => Err(error.context(self.log())),
-        }
+        let stopped: Vec<_> = self.brokers.iter().filter(|broker| !broker.is_running()).collect();
+        ensure!(!stopped.is_empty(), "Kafka runs already");
+        // All before any is waited for: one alone has no quorum, and answers nobody.
+        stopped.iter().try_for_each(|broker| broker.spawn())?;
+        stopped.iter().try_for_each(|broker| broker.wait_until_it_answers())
     }
 
-    /// SIGKILL.
+    /// SIGKILL to every broker.
     pub fn kill_9(&self) -> Result<()> {
-        self.running(Child::kill_9)
+        self.brokers.iter().try_for_each(Broker::kill_9)
     }
 
-    /// Orderly shutdown (SIGTERM).
+    /// Orderly shutdown (SIGTERM) of all brokers at once: the last ones would wait for a quorum.
     pub fn stop(&self) -> Result<()> {
-        self.running(|child| {
-            child.signal(Signal::Term)?;
-            let ended = child.wait_timeout(STOP_TIMEOUT)?;
-            ensure!(ended.is_some(), "Kafka still runs {STOP_TIMEOUT:?} after SIGTERM");
-            Ok(())
-        })
+        self.brokers.iter().try_for_each(|broker| broker.signal(Signal::Term))?;
+        self.brokers.iter().try_for_each(Broker::wait_until_it_ends)
     }
 
     /// Orderly shutdown and start.
@@ -266,55 +252,54 @@ impl Kafka {
         self.start_again()
     }
 
-    /// Sends a signal; with [`Signal::Stop`] the broker hangs with its connections open.
+    /// Sends a signal to every broker; with [`Signal::Stop`] they hang with their connections open.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.running(|child| child.signal(signal))
+        self.brokers.iter().try_for_each(|broker| broker.signal(signal))
     }
 
-    /// The kernel's letter for the broker's state, `T` when it is frozen.
+    /// The kernel's letter for the state that all brokers are in, `T` when they are frozen.
     pub fn state(&self) -> Option<char> {
-        self.lock().as_ref().and_then(Child::state)
+        let mut states = self.brokers.iter().map(Broker::state);
+        let first = states.next()??;
+        states.all(|state| state == Some(first)).then_some(first)
     }
 
-    /// Whether the broker's process runs.
+    /// Whether the process of any broker runs.
     pub fn is_running(&self) -> bool {
-        self.lock().as_ref().is_some_and(Child::is_running)
+        self.brokers.iter().any(Broker::is_running)
     }
 
-    /// `127.0.0.1:PORT`, for clients that go straight to the broker.
+    /// `127.0.0.1:PORT` of each broker, for clients that go straight to them.
     pub fn bootstrap(&self) -> String {
-        self.listeners.get(DIRECT).map(Port::address).unwrap_or_default()
+        let addresses = self.brokers.iter().filter_map(|broker| broker.address(DIRECT).ok());
+        addresses.collect::<Vec<_>>().join(",")
     }
 
-    /// `127.0.0.1:PORT`, for clients that go through a proxy, which the test has to start.
+    /// `127.0.0.1:PORT` for clients that go through a proxy to each broker, which the test has to
+    /// start.
     pub fn proxied_bootstrap(&self) -> String {
-        self.proxy.address()
+        let addresses = self.brokers.iter().map(|it| format!("127.0.0.1:{}", it.proxied_port()));
+        addresses.collect::<Vec<_>>().join(",")
     }
 
-    /// Where the proxy has to listen.
+    /// Where the proxy of the only broker has to listen.
     pub fn proxied_port(&self) -> u16 {
-        self.proxy.number()
+        self.first().proxied_port()
     }
 
-    /// Where the proxy has to connect to.
+    /// Where the proxy of the only broker has to connect to.
     pub fn proxied_target(&self) -> SocketAddr {
-        let port = self.listeners.get(PROXIED).map(Port::number).unwrap_or_default();
-        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+        self.first().proxied_target()
     }
 
-    /// `127.0.0.1:PORT` of a listener by its name.
+    /// `127.0.0.1:PORT` of a listener of the only broker by its name.
     pub fn address(&self, listener: &str) -> Result<String> {
-        Ok(format!("127.0.0.1:{}", self.port(listener)?))
+        self.first().address(listener)
     }
 
-    /// What the broker wrote since its first start, warnings and errors.
-    pub fn log(&self) -> String {
-        read_log(&self.run.join("log"))
-    }
-
-    /// Where the broker keeps its topics.
+    /// Where the only broker keeps its topics.
     pub fn data_dir(&self) -> PathBuf {
-        self.run.join("data")
+        self.first().data_dir()
     }
 
     /// Runs one of Kafka's own Java tools, for example `org.apache.kafka.tools.ConsoleProducer`,
@@ -322,7 +307,7 @@ impl Kafka {
     pub fn run_tool(&self, class: &str, args: &[&str], input: &str) -> Result<String> {
         let mut child = tool("java")?
             .args(SHORT_LIVED)
-            .args(["-cp", &self.class_path(), class])
+            .args(["-cp", &self.first().class_path(), class])
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -332,7 +317,7 @@ impl Kafka {
         let mut stdin = child.stdin.take().context("no standard input")?;
         let input = input.to_owned();
         // From a thread of its own, because a tool that writes much would not read to the end.
-        let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+        let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
         let output = child.wait_with_output().with_context(|| format!("wait for {class}"))?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{class} ended with {}:\n{errors}", output.status);
@@ -340,36 +325,8 @@ impl Kafka {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn port(&self, listener: &str) -> Result<u16> {
-        let port = self.listeners.get(listener);
-        Ok(port.with_context(|| format!("no listener is called {listener}"))?.number())
-    }
-
-    fn java(&self, options: &[&str], class: &str, log: &str) -> Launch {
-        Launch::new("java", self.run.join(log))
-            .args(options)
-            .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"])
-            .args(["-Dorg.slf4j.simpleLogger.showDateTime=true"])
-            .args(["-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"])
-            .args(["-cp", &self.class_path(), class])
-            .dir(self.run.path())
-    }
-
-    fn class_path(&self) -> String {
-        self.jars.join("*").display().to_string()
-    }
-
-    fn running<T>(&self, act: impl FnOnce(&Child) -> Result<T>) -> Result<T> {
-        act(self.lock().as_ref().context("Kafka was never started")?)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Kafka {
-    fn drop(&mut self) {
-        show_log_of_failed_test("Kafka", &self.log());
+    fn first(&self) -> &Broker {
+        // A Kafka is made with one at least.
+        self.brokers.first().unwrap_or_else(|| unreachable!("no broker"))
     }
 }

@@ -12,7 +12,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
-use super::Kafka;
+use super::{Broker, Kafka};
 use crate::eventually;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,7 +31,8 @@ impl Kafka {
         partitions: i32,
         settings: &[(&str, &str)],
     ) -> Result<()> {
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        // As many replicas as there are brokers.
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
         let results = self.admin()?.create_topics([&topic], &options()).await;
         all_right(results).with_context(|| format!("create topic {name}"))?;
@@ -65,15 +66,45 @@ impl Kafka {
         .await
     }
 
+    /// The broker that leads a partition, as the brokers that answer see it; `None` if none does.
+    pub async fn leader(&self, topic: &str, partition: usize) -> Result<Option<&Broker>> {
+        let leader = self.leaders(topic).await?.get(partition).copied();
+        let leader = leader.with_context(|| format!("{topic} has no partition {partition}"))?;
+        if leader < 0 { Ok(None) } else { self.broker(leader).map(Some) }
+    }
+
+    /// How many replicas of a partition have all of it.
+    pub async fn in_sync(&self, topic: &str, partition: usize) -> Result<usize> {
+        let in_sync = self.partitions(topic, |partition| partition.isr().len()).await?;
+        in_sync.get(partition).copied().with_context(|| format!("{topic} has no such partition"))
+    }
+
+    /// The controller that leads the others. Blocks for a second, because it is a Java program
+    /// that knows.
+    pub fn active_controller(&self) -> Result<&Broker> {
+        let args = ["--bootstrap-server", &self.bootstrap(), "describe", "--status"];
+        let text = self.run_tool("org.apache.kafka.tools.MetadataQuorumCommand", &args, "")?;
+        let id = text.lines().find_map(|line| line.strip_prefix("LeaderId:")?.trim().parse().ok());
+        self.broker(id.with_context(|| format!("no leader in {text}"))?)
+    }
+
     /// The leader of each partition, -1 where there is none.
     async fn leaders(&self, topic: &str) -> Result<Vec<i32>> {
+        self.partitions(topic, MetadataPartition::leader).await
+    }
+
+    /// What is known of each partition; nothing of a topic that is not there.
+    async fn partitions<T: Send + 'static>(
+        &self,
+        topic: &str,
+        what: impl Fn(&MetadataPartition) -> T + Send + 'static,
+    ) -> Result<Vec<T>> {
         let (bootstrap, topic) = (self.bootstrap(), topic.to_owned());
-        let fetched = tokio::task::spawn_blocking(move || -> Result<Vec<i32>> {
+        let fetched = tokio::task::spawn_blocking(move || -> Result<Vec<T>> {
             let consumer = metadata_client(&bootstrap)?;
             let metadata = consumer.fetch_metadata(Some(&topic), REQUEST_TIMEOUT)?;
             let topics = metadata.topics().iter().filter(|found| found.name() == topic);
-            let partitions = topics.flat_map(MetadataTopic::partitions);
-            Ok(partitions.map(MetadataPartition::leader).collect())
+            Ok(topics.flat_map(MetadataTopic::partitions).map(what).collect())
         });
         fetched.await?
     }
@@ -83,11 +114,11 @@ impl Kafka {
     }
 }
 
-/// Whether the broker has registered itself and names itself to clients.
-pub(super) fn has_broker(bootstrap: &str) -> bool {
+/// Whether the broker has registered itself and is named to clients.
+pub(super) fn has_broker(bootstrap: &str, id: i32) -> bool {
     metadata_client(bootstrap).is_ok_and(|client| {
         let metadata = client.fetch_metadata(None, REQUEST_TIMEOUT);
-        metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
+        metadata.is_ok_and(|metadata| metadata.brokers().iter().any(|broker| broker.id() == id))
     })
 }
 

@@ -1,8 +1,10 @@
 //! The broker starts, dies and comes back with what it had.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use lab::reader::Isolation;
-use lab::{Kafka, Reader, Signal, read_all, wait_until};
+use lab::{Kafka, Reader, Signal, eventually, read_all, wait_until};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -10,6 +12,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use crate::LONG;
 
 fn produce(bootstrap: &str, topic: &str, keys: &[&str]) -> Result<()> {
+    produce_within(LONG, bootstrap, topic, keys)
+}
+
+fn produce_within(patience: Duration, bootstrap: &str, topic: &str, keys: &[&str]) -> Result<()> {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", bootstrap).set("acks", "all").create()?;
     for key in keys {
@@ -18,7 +24,7 @@ fn produce(bootstrap: &str, topic: &str, keys: &[&str]) -> Result<()> {
         let record = BaseRecord::to(topic).key(*key).payload(*key).headers(headers);
         producer.send(record).map_err(|(error, _)| error)?;
     }
-    producer.flush(LONG)?;
+    producer.flush(patience)?;
     Ok(())
 }
 
@@ -108,4 +114,42 @@ async fn clients_of_the_proxied_listener_stay_behind_the_proxy() -> Result<()> {
     assert!(proxy.stats().connections >= 2, "{:?}", proxy.stats());
     assert_eq!(read_all(&kafka.bootstrap(), "behind-proxy")?.len(), 1);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_survives_each_of_its_brokers_but_not_two() -> Result<()> {
+    let kafka = Kafka::cluster(3)?;
+    kafka.create_topic("led", 1).await?;
+    produce(&kafka.bootstrap(), "led", &["a"])?;
+    eventually(LONG, "three replicas", async || {
+        kafka.in_sync("led", 0).await.is_ok_and(|n| n == 3)
+    })
+    .await?;
+
+    let first = kafka.leader("led", 0).await?.context("a leader")?;
+    first.kill_9()?;
+    let led = async || {
+        let leader = kafka.leader("led", 0).await.ok()??;
+        (leader.id() != first.id()).then_some(leader)
+    };
+    let second = eventually(LONG, "another leader", led).await?;
+    produce(&kafka.bootstrap(), "led", &["b"])?;
+
+    // One of three has no quorum, and may not acknowledge.
+    second.signal(Signal::Stop)?;
+    wait_until(LONG, "T", || second.state() == Some('T'))?;
+    assert_eq!(kafka.state(), None, "they are in different states");
+    assert!(produce_within(Duration::from_secs(2), &kafka.bootstrap(), "led", &["c"]).is_err());
+    second.signal(Signal::Cont)?;
+    first.start_again()?;
+    eventually(LONG, "all in sync", async || kafka.in_sync("led", 0).await.is_ok_and(|n| n == 3))
+        .await?;
+    let controller = kafka.active_controller()?;
+    controller.stop()?;
+    assert_ne!(kafka.active_controller()?.id(), controller.id());
+    kafka.start_again()?;
+    kafka.kill_9()?;
+    kafka.start_again()?;
+    assert!(read_all(&kafka.bootstrap(), "led")?.len() >= 2);
+    kafka.restart()
 }
