@@ -140,15 +140,11 @@ impl Reader {
         std::mem::take(&mut self.records)
     }
 
-    /// Reads on until it holds at least `count` records in total or `timeout` has passed; the
-    /// caller looks at what there is. It returns as soon as the count is reached, so it says
-    /// nothing about records that follow: [`Reader::read_to_end`] does.
+    /// Reads on until it holds at least `count` records in total, or fails after `timeout`. It
+    /// returns as soon as the count is reached, so it says nothing about records that follow:
+    /// [`Reader::read_to_end`] does.
     pub fn poll_until(&mut self, count: usize, timeout: Duration) -> Result<&[Record]> {
-        let deadline = Instant::now() + timeout;
-        while self.records.len() < count && Instant::now() < deadline {
-            self.step()?;
-        }
-        Ok(&self.records)
+        self.read_until(timeout, format!("{count} records"), |records| records.len() >= count)
     }
 
     /// Reads on until `done` says so of all records read so far, or fails after `timeout`.
