@@ -44,6 +44,15 @@ pub enum Error {
          --accept-gap"
     )]
     RowsSkipped(ServerError),
+    /// Postgres cannot make out of a row what it would have to send: its text is too long, or is
+    /// none in the encoding asked for.
+    #[error(
+        "Postgres cannot decode what is in the log: {0}; it is tried again. If that does not help, \
+         compare the outbox with Kafka; move the slot behind it: SELECT \
+         pg_replication_slot_advance(…, pg_current_wal_lsn()); then run once: walrelay run \
+         --accept-gap; and write again what was left out"
+    )]
+    Undecodable(ServerError),
     /// The bytes are not what they must be.
     #[error("the replication stream is damaged: {0}")]
     Frame(#[from] BadFrame),
@@ -118,6 +127,7 @@ impl Error {
             }
             Error::Setup(_)
             | Error::RowsSkipped(_)
+            | Error::Undecodable(_)
             | Error::Stream(_)
             | Error::Positions(_)
             | Error::Gap(_) => Remedy::Halt,
@@ -134,7 +144,7 @@ impl Error {
             Error::Gap(_) => "gap",
             Error::Io(_) | Error::Closed => "closed",
             Error::Silent(_) => "silent",
-            Error::Server(_) => "server",
+            Error::Server(_) | Error::Undecodable(_) => "server",
             Error::ShuttingDown => "shutting_down",
             Error::RowsSkipped(_) => "rows_skipped",
             Error::Frame(_) | Error::Stream(_) => "stream",

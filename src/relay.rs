@@ -420,6 +420,10 @@ fn control(tag: u8, body: &[u8]) -> Result<(), Error> {
         b'E' => Err(match ServerError::parse(body) {
             // Up to version 17, a publication that did not exist when a row was written.
             missing if missing.sqlstate == "42704" => Error::RowsSkipped(missing),
+            // Data exceptions, limits of the program, internal errors.
+            row if matches!(row.sqlstate.get(..2), Some("22" | "54" | "XX")) => {
+                Error::Undecodable(row)
+            }
             other => Error::Server(other),
         }),
         // Since version 18 Postgres goes on without a publication that it does not find, and this
