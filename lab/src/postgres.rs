@@ -217,6 +217,18 @@ impl Postgres {
         self.running(|child| child.signal_family(signal))
     }
 
+    /// No file that this process of the server writes may grow beyond so many bytes from here on,
+    /// which is to it as if the disk were full.
+    pub fn limit_files_of(&self, pid: i32, bytes: u64) -> Result<()> {
+        // One process may limit another one of the same user, even root only with a privilege.
+        Launch::new("prlimit", self.run.join("prlimit.log"))
+            .args(["--pid".to_owned(), pid.to_string(), format!("--fsize={bytes}")])
+            .dir(self.run.path())
+            .as_nobody()
+            .run(STOP_TIMEOUT)
+            .map(drop)
+    }
+
     /// Fast shutdown and start.
     pub fn restart(&self) -> Result<()> {
         self.stop_fast(STOP_TIMEOUT)?;
@@ -282,12 +294,17 @@ impl Postgres {
 
     /// A fresh, empty database with a name that no other test process uses.
     pub async fn create_database(&self) -> Result<Database> {
+        self.create_database_with("").await
+    }
+
+    /// The same with options of `CREATE DATABASE`, such as an encoding.
+    pub async fn create_database_with(&self, options: &str) -> Result<Database> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("lab_{}_{number}", std::process::id());
         let client = self.client("postgres").await?;
         client
-            .batch_execute(&format!("CREATE DATABASE {name}"))
+            .batch_execute(&format!("CREATE DATABASE {name} {options}"))
             .await
             .with_context(|| format!("create database {name}"))?;
         Ok(Database { name, port: self.port(), socket_dir: self.socket_dir() })

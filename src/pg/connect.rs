@@ -182,11 +182,15 @@ struct Server {
 }
 
 async fn describe<S: Transport>(dialogue: &mut Dialogue<S>) -> Result<Server, ConnectError> {
+    // A SQL_ASCII database has no encoding to convert from: asked for UTF-8, the server ends the
+    // stream at the first byte that is none, and so each time.
     let sql = "SELECT pg_catalog.current_setting('server_version'), \
-               pg_catalog.current_setting('server_version_num'), pg_catalog.pg_is_in_recovery()";
+               pg_catalog.current_setting('server_version_num'), pg_catalog.pg_is_in_recovery(), \
+               CASE WHEN pg_catalog.current_setting('server_encoding') = 'SQL_ASCII' \
+               THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END";
     let rows = dialogue.query(sql).await?;
     let described = match rows.first().map(Vec::as_slice) {
-        Some([Some(version), Some(number), Some(recovery)]) => {
+        Some([Some(version), Some(number), Some(recovery), ..]) => {
             number.parse().ok().map(|version_num| Server {
                 version: version.clone(),
                 version_num,

@@ -69,7 +69,8 @@ impl<'a> Fields<'a> {
         self.take(len)
     }
 
-    /// Text up to a NUL. The session asks for UTF-8, so all names are.
+    /// Text up to a NUL. The session asks for UTF-8, so all names are; in a
+    /// `SQL_ASCII` database they may be anything, and then this is an error.
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
         let end = self.rest.iter().position(|&b| b == 0).ok_or(Malformed("no end of text"))?;
         let bytes = self.take(end)?;

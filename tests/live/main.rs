@@ -24,6 +24,8 @@ mod must_hold;
 mod records;
 // The outbox table changes while events flow.
 mod schema;
+// What the stream holds beside plain rows, and rows that are not plain.
+mod decoding;
 // Starting without something, standing by, ending.
 mod lifecycle;
 // Servers, publications, slots and topics that are not as they must be, and what is said of them.

@@ -39,6 +39,16 @@ impl<'a> Scene<'a> {
     /// With Debezium's default outbox table, and a topic of so many partitions.
     pub async fn on(postgres: &'a Postgres, kafka: &'a Kafka, partitions: i32) -> Scene<'a> {
         let database = postgres.create_database().await.unwrap();
+        Scene::in_database(database, postgres, kafka, partitions).await
+    }
+
+    /// The same in a database that has been made for it, and is empty.
+    pub async fn in_database(
+        database: Database,
+        postgres: &'a Postgres,
+        kafka: &'a Kafka,
+        partitions: i32,
+    ) -> Scene<'a> {
         database.create_outbox().await.unwrap();
         let client = database.client().await.unwrap();
         // A test that waits for a lock fails, and does not hang.
