@@ -13,6 +13,12 @@ use crate::verdict::{Check, Problem, Verdict, loss, problem};
 /// An idle slot should survive a weekend, or a day at the very least.
 const IDLE_SLOT_MIN_S: i64 = 24 * 3600;
 
+/// The first minor of each major that has the fixes to slots and to logical decoding made until
+/// February 2026, by the release notes: rows of a transaction that runs while its table is added
+/// to a publication were lost (until 17.4), log that a slot needs was removed by a checkpoint
+/// (until 18.1).
+const FIRST_GOOD_MINORS: [(i32, i32); 5] = [(14, 21), (15, 16), (16, 12), (17, 8), (18, 2)];
+
 /// All checks, in the order of what rests on what.
 pub fn checks(setup: &Setup, facts: &Facts) -> Vec<Check> {
     let mut checks = vec![
@@ -33,6 +39,7 @@ pub fn checks(setup: &Setup, facts: &Facts) -> Vec<Check> {
         ("replica identity", replica_identity(setup, facts)),
         ("idle slots", idle_slots(facts)),
         ("failover", failover(setup, facts)),
+        ("version", minor(facts)),
     ];
     for (name, doubt) in doubts {
         checks.extend(
@@ -381,6 +388,20 @@ fn failover(setup: &Setup, facts: &Facts) -> Option<Problem> {
             format!("slot {} is not a failover slot yet", setup.slot),
             "the relay makes it one when it next starts",
         ),
+    })
+}
+
+fn minor(facts: &Facts) -> Option<Problem> {
+    let (major, minor) = (facts.server.version / 10_000, facts.server.version % 10_000);
+    let (_, good) = FIRST_GOOD_MINORS.iter().find(|(it, _)| *it == major)?;
+    (minor < *good).then(|| {
+        problem(
+            format!(
+                "Postgres {major}.{minor} has faults in its slots and its logical decoding that \
+                 can lose events"
+            ),
+            format!("update it to {major}.{good} or later"),
+        )
     })
 }
 

@@ -290,7 +290,7 @@ fn rows() {
         |_, facts| {
             let mut publication = publication(facts);
             publication.tables[0].columns = None;
-            facts.server.version = 140_000;
+            facts.server.version = 140_023;
             facts.publication = Some(publication);
             facts.tables[0].generated = columns(&["k"]);
         },
@@ -364,7 +364,7 @@ fn a_slot_that_is_gone_is_a_gap_unless_accepted() {
 fn b19_failover_slots() {
     let asked = |facts: &mut Facts, setup: &mut Setup| {
         setup.failover = true;
-        facts.server.version = 160_000;
+        facts.server.version = 160_013;
     };
     check(
         bare(),
@@ -387,4 +387,23 @@ fn b19_failover_slots() {
         &["failover? slot s is not a failover slot yet; the relay makes it one when it next \
            starts"],
     );
+}
+
+#[test]
+fn b30_minors_with_known_faults() {
+    let fault = |version: i32, expected: &[&str]| {
+        check(facts(), |_, facts| facts.server.version = version, expected);
+    };
+    fault(
+        170_007,
+        &["version? Postgres 17.7 has faults in its slots and its logical decoding that can lose \
+           events; update it to 17.8 or later"],
+    );
+    fault(170_008, &[]);
+    fault(
+        180_000,
+        &["version? Postgres 18.0 has faults in its slots and its logical decoding that can lose \
+           events; update it to 18.2 or later"],
+    );
+    fault(190_000, &[]);
 }
