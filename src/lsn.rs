@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes_with_or_without_leading_zeros() {
+    fn a14_reads_what_it_writes_with_or_without_leading_zeros() {
         for raw in [0, 9, 0x10, 1 << 32, 0x16_B374_D848, u64::MAX] {
             let lsn = Lsn(raw);
             assert_eq!(lsn.to_string().parse(), Ok(lsn));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn order_is_numeric() {
+    fn a14_order_is_numeric() {
         let parsed = ["0/9", "0/10", "1/0", "10/0"].map(|t| t.parse::<Lsn>().unwrap_or_default());
         assert!(parsed.is_sorted(), "{parsed:?}");
     }

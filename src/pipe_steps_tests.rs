@@ -516,3 +516,32 @@ fn an_ack_tells_when_its_transaction_committed() {
     let ticket = scene.given.tickets[0];
     assert_eq!(scene.pipe.acked(ticket, 2, 2 * ticket.charge()), 0x107);
 }
+
+/// C22: the clock of Postgres is put back. Its times are for measuring, and order nothing.
+#[test]
+fn c22_commit_times_that_go_back_change_nothing() {
+    let mut scene = Scene::new();
+    for (at, committed_us) in [(100, 9_000_000), (200, 1_000_000), (300, -5)] {
+        scene.taken(&data(at, &begin(at, committed_us, 1)));
+        scene.rows(ORDERS, &[&at.to_string()]);
+        scene.commit(at);
+    }
+    let committed: Vec<i64> = scene
+        .given
+        .tickets
+        .drain(..)
+        .map(|ticket| scene.pipe.acked(ticket, 1, ticket.charge()))
+        .collect();
+    assert_eq!(committed, [9_000_000, 1_000_000, -5]);
+    let payloads = scene.given.records.iter().map(|record| record.split(' ').nth(1).unwrap());
+    assert_eq!(payloads.collect::<Vec<_>>(), ["100", "200", "300"]);
+    assert_eq!(scene.confirmed(), 310);
+    // All of them come again after a reconnect, with other times, and are stepped over.
+    scene.reconnect();
+    for at in [100, 200, 300] {
+        scene.taken(&data(at, &begin(at, 0, 1)));
+        scene.rows(ORDERS, &[&at.to_string()]);
+        scene.commit(at);
+    }
+    assert_eq!((scene.given.records.len(), scene.confirmed()), (3, 310));
+}

@@ -72,7 +72,7 @@ async fn every_method_lets_in_who_knows_the_password() {
 }
 
 #[tokio::test]
-async fn who_is_not_let_in_learns_where_and_why() {
+async fn b28_who_is_not_let_in_learns_where_and_why() {
     for version in OLDEST_AND_LATEST {
         let server = Guarded::shared(version).await;
         let unprivileged = match version {

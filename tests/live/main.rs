@@ -12,6 +12,8 @@ mod bare;
 mod guarded;
 mod load;
 mod scene;
+// What Postgres is told, and when.
+mod confirmed;
 // From the URL to a session: methods, TLS, hosts, time limits, secrets.
 mod connection;
 // Logins, certificates and compression of Kafka.
@@ -28,6 +30,8 @@ mod schema;
 mod decoding;
 // Starting without something, standing by, ending.
 mod lifecycle;
+// Postgres does not work as it should.
+mod outages;
 // Servers, publications, slots and topics that are not as they must be, and what is said of them.
 mod states;
 // check, init, status.

@@ -1,6 +1,7 @@
 //! What Kafka thinks of the records: partitions, sizes, policies.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use lab::{eventually, read_all};
 use walrelay::kafka::partition::partition;
@@ -146,6 +147,55 @@ async fn d11_a_row_too_large_for_its_topic_halts_the_relay_until_the_topic_is_me
     relay.wait_ready(PATIENCE).await.unwrap();
     let failed = relay.metric_where("walrelay_sessions_total", "kafka").await;
     assert!(failed < Some(1.0), "the broker never saw it before");
+}
+
+/// A9: the failed record of one topic holds what is confirmed, whatever the other topic acks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a9_a_record_that_failed_is_not_confirmed_though_others_are_acked() {
+    let mut scene = Scene::new(LATEST, 0).await;
+    let (wide, narrow) = (format!("{}.wide", scene.topic), format!("{}.narrow", scene.topic));
+    scene.kafka.create_topic(&wide, 1).await.unwrap();
+    let small = [("max.message.bytes", "10000")];
+    scene.kafka.create_topic_with(&narrow, 1, &small).await.unwrap();
+    scene.configure(
+        "[kafka.properties]\n\"batch.size\" = 10000\n\"linger.ms\" = 0\n\
+         \"compression.type\" = \"lz4\"",
+    );
+    let config = scene.config(&scene.database.url(), &scene.kafka.bootstrap());
+    let by_type = format!("topic = \"{}.{{aggregatetype}}\"", scene.topic);
+    let relay = scene.relay().await;
+    relay.terminate_and_wait(PATIENCE).unwrap();
+    let topic = format!("topic = \"{}\"", scene.topic);
+    relay.write_config(&config.replace(&topic, &by_type)).unwrap();
+    relay.start_again().unwrap();
+    relay.wait_ready(PATIENCE).await.unwrap();
+    let of =
+        |name: &str, payload: &str| insert("k", payload).replace("'post'", &format!("'{name}'"));
+    // Both topics are known to the relay from here on, and nothing of theirs goes alone.
+    scene.execute(&(of("wide", "0") + &of("narrow", "0"))).await;
+    scene.followed(PATIENCE).await;
+    let before = scene.written().await;
+    let bad = of("narrow", &format!("\"{}\"", noise(50_000)));
+    let good: String = (1..100).map(|n| of("wide", &n.to_string())).collect();
+    // In one batch, so that one read of the relay brings it all.
+    scene.execute(&format!("{bad} {good}")).await;
+    not_ready(&relay, "MessageSizeTooLarge (Broker: Message size too large)").await;
+    let mut reader = lab::Reader::open(&scene.kafka.bootstrap(), &wide).unwrap();
+    let acked = reader.read_to_end(PATIENCE).unwrap().len();
+    println!("{acked} records of the other topic were acked");
+    assert!(acked > 1, "nothing behind the failed record was acked: the test shows nothing");
+    scene.execute("SELECT pg_switch_wal()").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(scene.confirmed().await <= before, "the failed record was confirmed");
+    scene.topic.clone_from(&narrow);
+    alter(&scene, "max.message.bytes=100000");
+    relay.wait_ready(PATIENCE).await.unwrap();
+    let last = |records: &[lab::Record]| records.iter().any(|it| it.payload_text() == "99");
+    let records = reader.read_until(PATIENCE, "the last row", last).unwrap();
+    let expected: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+    assert_eq!(first_occurrences(records), expected);
+    let records = read_all(&scene.kafka.bootstrap(), &narrow).unwrap();
+    assert_eq!(first_occurrences(&records), ["0", "2"]);
 }
 
 /// A broker takes any sequence number from a producer that it does not know yet. So a record that

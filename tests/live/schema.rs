@@ -9,10 +9,11 @@ fn payloads(records: &[Record]) -> Vec<String> {
     records.iter().map(Record::payload_text).collect()
 }
 
+/// C1 and C2: also while nobody reads.
 #[tokio::test(flavor = "multi_thread")]
-async fn columns_come_go_and_move() {
+async fn c1_c2_columns_come_go_and_move() {
     let scene = Scene::new(LATEST, 1).await;
-    let _relay = scene.relay().await;
+    let relay = scene.relay().await;
     scene.insert("k", "1").await;
     for (change, payload) in [
         ("ALTER TABLE outbox ADD COLUMN note text DEFAULT 'n'", "2"),
@@ -38,8 +39,20 @@ async fn columns_come_go_and_move() {
     );
     scene.execute(&between).await;
     let mut reader = scene.reader();
-    let records = reader.poll_until(9, PATIENCE).unwrap();
-    assert_eq!(payloads(records), ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    reader.poll_until(9, PATIENCE).unwrap();
+    // While nobody reads: the columns change places.
+    let unseen = format!(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}';
+         ALTER TABLE outbox DROP COLUMN aggregateid; ALTER TABLE outbox DROP COLUMN payload;
+         ALTER TABLE outbox ADD COLUMN payload jsonb; ALTER TABLE outbox ADD aggregateid text; {}",
+        scene.topic,
+        insert("k", "10")
+    );
+    scene.execute(&unseen).await;
+    let records = reader.poll_until(10, PATIENCE).unwrap();
+    assert_eq!(payloads(records), ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]);
+    assert!(records.iter().all(|record| record.key_text() == "k"));
+    assert_eq!(relay.metric_where("walrelay_sessions_total", "server").await, Some(1.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +157,7 @@ async fn b6_rows_of_partitions_arrive_under_either_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_any_shape_arrive_as_they_are() {
+async fn c8_rows_of_any_shape_arrive_as_they_are() {
     let mut scene = Scene::new(LATEST, 1).await;
     scene.configure("payload = \"body\"\nheaders = { note = \"note\" }");
     scene

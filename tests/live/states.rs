@@ -85,7 +85,7 @@ async fn outbox_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn publications() {
+async fn b31_publications() {
     const ROWS: &str = "FAIL  rows of public.outbox: publication \"walrelay\"";
     // C15
     for version in [15, LATEST] {
@@ -198,7 +198,7 @@ async fn slots() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers() {
+async fn b28_servers_without_room_or_rights() {
     // B28
     for (settings, expected) in [
         (
