@@ -26,8 +26,8 @@ async fn a6_c18_events_come_in_the_order_of_commits() {
     transaction.commit().await.unwrap();
     let copy = "COPY outbox (aggregatetype, aggregateid, type, payload) FROM STDIN";
     let mut sink = Box::pin(scene.client.copy_in(copy).await.unwrap());
-    let rows = (0..100).map(|n| format!("post\tk\tcreated\t{n}\n")).collect::<String>();
-    sink.send(std::io::Cursor::new(rows)).await.unwrap();
+    let rows: Vec<_> = (0..100).map(|n| format!("post\tk\tcreated\t{n}\n")).collect();
+    sink.send(std::io::Cursor::new(rows.concat())).await.unwrap();
     sink.as_mut().finish().await.unwrap();
 
     let mut reader = scene.reader();
@@ -142,7 +142,7 @@ async fn c11_names_may_be_of_any_script() {
     not_ready(&relay, "the table has no column тело").await;
 }
 
-/// C12: the text of a database in another encoding comes in UTF-8. Only SQL_ASCII has none, and
+/// C12: the text of a database in another encoding comes in UTF-8. Only `SQL_ASCII` has none, and
 /// its bytes come as they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn c12_databases_need_not_be_utf8() {

@@ -202,6 +202,6 @@ async fn a3_b25_b26_an_idle_outbox_in_a_busy_server_keeps_no_log() {
                 async || relay.metric("walrelay_retained_wal_bytes").await < Some(2.0 * SEGMENT);
             eventually(PATIENCE, "the metric to say so", little).await.unwrap();
         }
-        assert_eq!(relay.metric("walrelay_events_total").await.unwrap_or(0.0), 0.0);
+        assert_eq!(relay.metric("walrelay_events_total").await, None, "there was no event");
     }
 }

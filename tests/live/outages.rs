@@ -15,9 +15,9 @@ async fn walsender(scene: &Scene<'_>) -> Option<i32> {
     client.query_one(sql, &[&scene.topic]).await.ok()?.get(0)
 }
 
-fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program).args(args).output().unwrap();
-    assert!(output.status.success(), "{program} {args:?}: {output:?}");
+fn kill(signal: &str, pid: &impl ToString) {
+    let output = Command::new("kill").arg(signal).arg(pid.to_string()).output().unwrap();
+    assert!(output.status.success(), "kill {signal}: {output:?}");
 }
 
 /// B12 and B13: a walsender that dies takes all of Postgres with it, which recovers; and a server
@@ -34,7 +34,7 @@ async fn b12_b13_a_crashed_walsender_and_a_slow_shutdown_repeat_nothing() {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let pid = async || walsender(&scene).await;
             let pid = eventually(PATIENCE, "a walsender", pid).await.unwrap();
-            run("kill", &["-KILL", &pid.to_string()]);
+            kill("-KILL", &pid);
             load.outlive_server().await;
             let crashed = postgres.log().matches("terminated by signal 9: Killed").count();
             assert_eq!(crashed, round, "{version}");
@@ -43,7 +43,7 @@ async fn b12_b13_a_crashed_walsender_and_a_slow_shutdown_repeat_nothing() {
         // A smart shutdown waits for the session that is open.
         let session = scene.database.client().await.unwrap();
         session.batch_execute(&insert("late", "{\"n\": 1}")).await.unwrap();
-        run("kill", &["-TERM", &postgres.pid().unwrap().to_string()]);
+        kill("-TERM", &postgres.pid().unwrap());
         let sql = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots";
         session.batch_execute(sql).await.unwrap();
         not_ready(&relay, "57P03: the database system is shutting down").await;
@@ -53,7 +53,6 @@ async fn b12_b13_a_crashed_walsender_and_a_slow_shutdown_repeat_nothing() {
         relay.wait_ready(PATIENCE).await.unwrap();
         let client = scene.database.client().await.unwrap();
         client.batch_execute(&insert("late", "{\"n\": 2}")).await.unwrap();
-        client.batch_execute("INSERT INTO seq SELECT -1, 0 WHERE false").await.unwrap();
         let all = async || {
             let records = read_all(&scene.kafka.bootstrap(), &scene.topic).unwrap();
             let late = records.iter().filter(|record| record.key_text() == "late").count();
