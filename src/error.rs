@@ -10,6 +10,7 @@ use crate::pg::session::OpenError;
 use crate::pg::sql::SqlError;
 use crate::pipe::StreamError;
 use crate::position::Gap;
+use crate::remedy::Remedy;
 
 /// Why the relay does not stream.
 #[derive(Debug, thiserror::Error)]
@@ -88,21 +89,6 @@ pub const REASONS: [&str; 11] = [
     "stream",
 ];
 
-/// What follows from an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// Connect again, soon.
-    Reconnect,
-    /// Begin again with a new producer, from what is confirmed.
-    Restart,
-    /// Begin again as a new process would, from what is remembered in Kafka.
-    BeginAgain,
-    /// Another relay is at work: wait until it goes.
-    StandBy,
-    /// Somebody must mend something; try again now and then, for it may have been done.
-    Halt,
-}
-
 impl Error {
     /// What follows.
     pub fn remedy(&self) -> Remedy {
@@ -122,9 +108,7 @@ impl Error {
             Error::Setup(SetupError::Sql(SqlError { error, .. })) => {
                 by_sqlstate(error.code().map(tokio_postgres::error::SqlState::code))
             }
-            Error::Setup(SetupError::OtherTimeline { .. } | SetupError::WentBack { .. }) => {
-                Remedy::BeginAgain
-            }
+            Error::Setup(SetupError::Changed(changed)) => changed.remedy(),
             Error::Setup(_)
             | Error::RowsSkipped(_)
             | Error::Undecodable(_)

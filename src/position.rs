@@ -72,6 +72,24 @@ pub struct Remembered {
     pub elsewhere: Option<(u32, Lsn)>,
 }
 
+impl Remembered {
+    /// Takes in a record of the topic, in the order in which they stand there.
+    pub fn take(&mut self, source: &Source, key: &[u8], value: &[u8]) -> Result<(), BadRecord> {
+        let key = String::from_utf8_lossy(key);
+        if key == source.key() {
+            let record = PositionRecord::parse(value)?;
+            // The last one, but for what a relay that was cut off had under way.
+            let before = self.record.take().filter(|before| before.is_beyond(&record));
+            self.record = before.or(Some(record));
+        } else if source.is_namesake(&key)
+            && let Ok(record) = PositionRecord::parse(value)
+        {
+            self.elsewhere = self.elsewhere.max(Some((record.context.epoch, record.end)));
+        }
+        Ok(())
+    }
+}
+
 /// The record cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the position record {0} is not one of this version's: {1}")]

@@ -151,14 +151,14 @@ impl Relay<'_> {
         turn.draining.is_some_and(|since| {
             let settled = self.pipe.frontier().is_idle() && !self.takes_rows(turn);
             let reached = self.pipe.frontier().reached();
-            let written = self.positions.as_ref().is_none_or(|it| it.has_written(reached));
+            let written = self.positions.as_ref().is_none_or(|it| it.journal.has_written(reached));
             settled && written || since.elapsed() >= self.shutdown_grace
         })
     }
 
     /// What may be told to Postgres: what is in Kafka, and remembered there.
     fn flush(&self) -> Flush {
-        self.positions.as_ref().map_or(self.pipe.frontier().confirmed(), |it| it.flush())
+        self.positions.as_ref().map_or(self.pipe.frontier().confirmed(), |it| it.journal.flush())
     }
 
     fn remember(&mut self, now: Instant, turn: &Turn) {
@@ -187,7 +187,7 @@ impl Relay<'_> {
         }
         next = turn.leave_at.map_or(next, |at| next.min(at));
         let reached = self.pipe.frontier().reached();
-        if let Some(write) = self.positions.as_ref().and_then(|it| it.next(now, reached)) {
+        if let Some(write) = self.positions.as_ref().and_then(|it| it.journal.next(now, reached)) {
             next = next.min(write.max(now + WRITE_RETRY));
         }
         tokio::select! {
@@ -246,7 +246,7 @@ impl Relay<'_> {
         if fetched.map_err(Error::Delivery)?
             && let Some(positions) = &mut self.positions
         {
-            positions.acked();
+            positions.journal.acked();
         }
         Ok(())
     }

@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::Config;
-use crate::error::{Error, Remedy};
+use crate::error::Error;
 use crate::feedback::Feedback;
-use crate::frontier::{Frontier, Limits, Reached};
+use crate::frontier::{Frontier, Limits};
 use crate::health::{Health, Phase};
 use crate::http::Pages;
 use crate::kafka::positions::{self, Positions};
@@ -23,14 +23,16 @@ use crate::kafka::settings::Settings;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
+use crate::past::{Begun, Past, Refusal};
 use crate::pg::admin::SetupError;
 use crate::pg::conninfo::Conninfo;
-use crate::pg::session::{Before, Opening, Session, System, open};
+use crate::pg::session::{Opening, Session, open};
 use crate::pg::setup::Setup;
 use crate::pipe::Pipe;
-use crate::position::{Context, Gap, PositionRecord, Remembered, Source};
+use crate::position::{Remembered, Source};
 use crate::recall::{found, recall};
 use crate::relay::Relay;
+use crate::remedy::Remedy;
 use crate::sensor::{Doubts, Sensor};
 use crate::shutdown::Shutdown;
 
@@ -59,12 +61,7 @@ pub struct Supervisor {
     pipe: Pipe,
     producer: Option<Producer>,
     positions: Option<Positions>,
-    /// What the positions of this process are about; none before the first start.
-    stream: Option<(Source, Context)>,
-    /// What was in Kafka when the server turned out to have another history. It is more than what
-    /// is written there, and what the next start goes by.
-    known: Option<(Source, PositionRecord)>,
-    before: Before,
+    past: Past,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -94,9 +91,7 @@ impl Supervisor {
             producer: None,
             positions: None,
             positions_topic: delivery.positions_topic,
-            stream: None,
-            known: None,
-            before: Before::default(),
+            past: Past::default(),
             health: pages.health,
             metrics: pages.metrics,
             shutdown,
@@ -122,19 +117,12 @@ impl Supervisor {
             {
                 self.pipe.suspect(&failure.reason);
             }
-            // Whoever holds the slot now goes on from what is confirmed; nothing of ours may come
-            // in between, and where to begin afterwards is to be found out anew.
-            let anew = matches!(remedy, Remedy::BeginAgain | Remedy::StandBy);
-            match remedy {
-                Remedy::BeginAgain => self.settle().await,
-                Remedy::StandBy => self.known = None,
-                _ => {}
+            let remembers = self.positions_topic.is_some();
+            if remembers && self.past.is_left(remedy) {
+                self.settle().await;
             }
-            if (anew && self.before.system.is_some()) || remedy == Remedy::Restart {
+            if self.past.ended(remedy, self.pipe.reached(), remembers) {
                 self.drop_producer().await;
-            }
-            if anew {
-                self.before = Before::default();
             }
             // An error here means that the time is up.
             let _ = timeout(wait, self.shutdown.requested()).await;
@@ -152,7 +140,7 @@ impl Supervisor {
         let Session { wire, client, endpoint, system } = session;
         let Some(producer) = self.producer.as_mut() else { return Ok(()) };
         self.pipe.reconnect();
-        self.before.system = Some(system);
+        self.past.before.system = Some(system);
         self.health.enter(Phase::Streaming, None);
         tracing::info!(
             server = %endpoint,
@@ -191,7 +179,7 @@ impl Supervisor {
             self.producer = Some(Producer::start(&self.kafka)?);
             self.wait_for_kafka().await;
         }
-        self.before.reached = self.pipe.frontier().confirmed().lsn();
+        self.past.before.reached = self.pipe.frontier().confirmed().lsn();
         if self.health.state().phase == Phase::WaitingForKafka {
             self.health.enter(Phase::Connecting, None);
         }
@@ -200,102 +188,57 @@ impl Supervisor {
                 tracing::warn!("{for_whom}");
             }
         };
-        let mut opening = open(&self.conninfo, &self.setup, &self.before, waits).await?;
+        let mut opening = open(&self.conninfo, &self.setup, &self.past.before, waits).await?;
         self.doubts.note(&opening.seen.doubts);
         self.pipe.know(&opening.seen.relations);
-        if self.before.system.is_none() {
+        if self.past.before.system.is_none() {
             self.find_start(&mut opening).await?;
         }
         // From here on the slot may be held by this connection, whatever we hear of it.
-        self.before.backend_pid = Some(opening.backend_pid());
+        self.past.before.backend_pid = Some(opening.backend_pid());
         let from = self.pipe.frontier().confirmed().lsn();
         opening.start(&self.setup, from).await.map_err(Error::Connect)
     }
 
     /// Where this process begins: the slot's position, held against what is remembered in Kafka.
-    ///
-    /// The slot has no reader at this moment, so whatever another relay has confirmed is written
-    /// there already: a slot beyond the record is a gap, and not a race.
     async fn find_start(&mut self, opening: &mut Opening) -> Result<(), Error> {
         let Opening { looked, slot, seen } = opening;
-        let System { identifier, timeline } = looked.system.clone();
-        let (database, name) = (seen.database, self.setup.slot.clone());
-        let source = Source { system: identifier, database, slot: name };
+        let system = looked.system.identifier.clone();
+        let source = Source { system, database: seen.database, slot: self.setup.slot.clone() };
         let mut remembered = match &self.positions_topic {
             Some(topic) => recall(&self.kafka.client, topic, source.clone()).await?,
             None => Remembered::default(),
         };
-        let own = self.take_in(&source, &mut remembered)?;
+        let own = self.past.take_in(&source, &mut remembered);
+        let own = own.map_err(|changed| Error::Setup(changed.into()))?;
         let publication = self.setup.publication.clone();
         let found = found(remembered, looked, *slot, &publication).await.map_err(Error::Connect)?;
-        let start = match found.start(self.setup.accept_gap) {
-            Err(gap @ Gap::ServerBehind { server, .. }) => {
-                self.refuse(source, found.remembered.record, server);
+        let (accept, interval) = (self.setup.accept_gap, self.status_interval);
+        let begun = self.past.begin(&mut self.pipe, &source, found, own, accept, interval);
+        let Begun { journal, remark } = match begun {
+            Ok(begun) => begun,
+            Err(Refusal { gap, record }) => {
+                if let (Some(record), Some(topic), Some(producer)) =
+                    (record, &self.positions_topic, &self.producer)
+                {
+                    positions::send(producer, topic, &source, &record);
+                }
                 return Err(gap.into());
             }
-            start => start?,
         };
-        if let Some(remark) = &start.remark {
+        if let Some(remark) = remark {
             tracing::warn!("{remark}");
         }
-        self.pipe.start(&start);
         // Once is what was asked for.
         self.setup.accept_gap = false;
-        self.known = None;
-        // What is not written yet may not be confirmed.
-        let written = if own { Reached::default() } else { self.pipe.frontier().reached() };
-        let context = Context { timeline, publication, epoch: start.epoch };
-        self.stream = Some((source.clone(), context.clone()));
-        self.positions = self
-            .positions_topic
-            .clone()
-            .map(|topic| Positions::new(topic, source, context, self.status_interval, written));
+        let topic = self.positions_topic.clone();
+        self.positions = topic.map(|topic| Positions::new(topic, journal));
         Ok(())
     }
 
-    /// Puts what this process knows into the place of what is written, unless that is more.
-    /// Returns whether it did.
-    fn take_in(&self, source: &Source, remembered: &mut Remembered) -> Result<bool, Error> {
-        let Some((known_source, known)) = &self.known else { return Ok(false) };
-        if known_source != source {
-            return Err(Error::Setup(SetupError::OtherServer(format!(
-                "this is another Postgres or database than before: {}, not {}",
-                source.key(),
-                known_source.key()
-            ))));
-        }
-        let (record, own) = match remembered.record.take() {
-            Some(written) if written.is_beyond(known) => (written, false),
-            written => {
-                let behind = known.behind.or(written.and_then(|written| written.behind));
-                (PositionRecord { behind, ..known.clone() }, true)
-            }
-        };
-        remembered.record = Some(record);
-        Ok(own)
-    }
-
-    /// A server that is behind may grow; that it was is remembered, here and in Kafka.
-    fn refuse(&mut self, source: Source, record: Option<PositionRecord>, server: Lsn) {
-        let Some(mut record) = record else { return };
-        if record.behind.replace(server).is_none()
-            && let (Some(topic), Some(producer)) = (&self.positions_topic, &self.producer)
-        {
-            positions::write_refusal(producer, topic, &source, &record);
-        }
-        self.known = Some((source, record));
-    }
-
-    /// Before another history is followed: gives what is in flight a moment to arrive, and keeps
-    /// how far everything is in Kafka, to the row if possible, so that nothing is repeated.
+    /// Gives what is in flight a moment to arrive.
     async fn settle(&mut self) {
-        let (Some(producer), Some((source, context))) = (&self.producer, &self.stream) else {
-            return;
-        };
-        // Without a memory every process begins with the slot, and with the first epoch.
-        if self.before.system.is_none() || self.positions_topic.is_none() {
-            return;
-        }
+        let Some(producer) = &self.producer else { return };
         let deadline = tokio::time::Instant::now() + SETTLE_MAX;
         let mut runs = Vec::new();
         loop {
@@ -310,8 +253,6 @@ impl Supervisor {
                 break;
             }
         }
-        let record = PositionRecord::new(context.clone(), self.pipe.reached());
-        self.known = Some((source.clone(), record));
     }
 
     /// Before a broker has answered for the first time, no slot is made: it would keep the log for
@@ -367,7 +308,7 @@ impl Supervisor {
         }
         self.pipe.restart();
         if let Some(positions) = &mut self.positions {
-            positions.restart();
+            positions.journal.restart();
         }
     }
 }

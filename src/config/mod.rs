@@ -4,6 +4,7 @@
 //! key (`sections`) and collects every mistake, so that one run shows all of them.
 
 mod layers;
+mod outbox;
 mod print;
 mod properties;
 mod reader;
@@ -18,14 +19,13 @@ use std::path::Path;
 use std::time::Duration;
 use std::{env, fmt, fs};
 
+pub use outbox::{OnPoison, Outbox};
 pub use reader::{Mistake, Mistakes};
 pub use secret::Secret;
 
 use self::layers::File;
 use crate::pg::conninfo::Conninfo;
 use crate::pg::setup::{Mapped, Setup};
-use crate::pg::table::TableName;
-use crate::template::Template;
 
 /// The file that is read when none is named; it need not exist.
 pub const DEFAULT_PATH: &str = "walrelay.toml";
@@ -135,36 +135,6 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
-}
-
-/// `[[outbox]]`: a table, and how a row of it becomes a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outbox {
-    /// The table.
-    pub table: TableName,
-    /// The column that becomes the header `id`.
-    pub id: Option<String>,
-    /// The column that becomes the key; records without one have no order among each other.
-    pub key: Option<String>,
-    /// The column that becomes the value.
-    pub payload: String,
-    /// The topic.
-    pub topic: Template,
-    /// Header names and the columns that fill them, in the order of the names.
-    pub headers: Vec<(String, String)>,
-    /// What to do about a row that cannot become a record.
-    pub on_poison: OnPoison,
-    /// Where rows go that cannot become a record.
-    pub dead_letter_topic: Option<String>,
-}
-
-/// `on_poison`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnPoison {
-    /// Stay at the row, say what is wrong with it, and try again.
-    Halt,
-    /// Count it, log it, go on.
-    Skip,
 }
 
 impl Config {

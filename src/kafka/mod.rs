@@ -5,5 +5,6 @@ pub mod partition;
 pub mod positions;
 pub mod preconditions;
 pub mod producer;
+pub mod routes;
 pub mod settings;
 mod topics;

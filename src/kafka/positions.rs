@@ -10,8 +10,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::producer::Producer;
-use crate::frontier::{Flush, Reached};
-use crate::position::{BadRecord, Context, PositionRecord, Remembered, Source};
+use crate::frontier::Reached;
+use crate::journal::Journal;
+use crate::position::{BadRecord, PositionRecord, Remembered, Source};
 
 /// The topic has one partition: records of one key must have one order.
 const PARTITION: i32 = 0;
@@ -97,7 +98,7 @@ pub fn read(
                 next = record.offset() + 1;
                 if let (Some(of), Some(value)) = (record.key(), record.payload()) {
                     let bad = |bad| PositionsError::Bad { topic: topic.to_owned(), bad };
-                    take(&mut found, source, of, value).map_err(bad)?;
+                    found.take(source, of, value).map_err(bad)?;
                 }
             }
             // The last offsets may have been compacted away, or be a transaction's marker.
@@ -109,100 +110,30 @@ pub fn read(
     Ok(found)
 }
 
-fn take(
-    found: &mut Remembered,
-    source: &Source,
-    key: &[u8],
-    value: &[u8],
-) -> Result<(), BadRecord> {
-    let key = String::from_utf8_lossy(key);
-    if key == source.key() {
-        let record = PositionRecord::parse(value)?;
-        // The last one, but for what a relay that was cut off had under way.
-        let before = found.record.take().filter(|before| before.is_beyond(&record));
-        found.record = before.or(Some(record));
-    } else if source.is_namesake(&key)
-        && let Ok(record) = PositionRecord::parse(value)
-    {
-        found.elsewhere = found.elsewhere.max(Some((record.context.epoch, record.end)));
-    }
-    Ok(())
+/// Hands a record over. Returns whether it was taken.
+pub fn send(producer: &Producer, topic: &str, source: &Source, record: &PositionRecord) -> bool {
+    producer.send_position(topic, PARTITION, &source.key(), &record.to_json(source))
 }
 
-/// Writes a record that has a server refused, which a later start must know.
-pub fn write_refusal(producer: &Producer, topic: &str, source: &Source, record: &PositionRecord) {
-    producer.send_position(topic, PARTITION, &source.key(), &record.to_json(source));
-}
-
-/// What has been written to the topic, and may therefore be confirmed.
+/// The topic, and the record on its way there.
 #[derive(Debug)]
 pub struct Positions {
     topic: String,
-    source: Source,
-    context: Context,
-    interval: Duration,
-    written: Reached,
-    /// Whether it was written by this process. A record that an earlier one had under way may
-    /// arrive behind what a start has read, so that the start is written once more.
-    own: bool,
-    /// Sent and not acked. At most one, so that the order of acks does not matter.
-    pending: Option<Reached>,
-    last: Option<Instant>,
+    /// What has been written.
+    pub journal: Journal,
 }
 
 impl Positions {
-    /// Nothing has been written by this process yet, but `start` is what a start has found.
-    pub fn new(
-        topic: String,
-        source: Source,
-        context: Context,
-        interval: Duration,
-        start: Reached,
-    ) -> Positions {
-        let (written, own) = (start, false);
-        Positions { topic, source, context, interval, written, own, pending: None, last: None }
-    }
-
-    /// What may be told to Postgres.
-    pub fn flush(&self) -> Flush {
-        self.written.flush
-    }
-
-    /// Whether all of `reached` has been written.
-    pub fn has_written(&self, reached: Reached) -> bool {
-        self.own && self.written == reached
-    }
-
-    /// When a write may next be due, if `reached` has moved.
-    pub fn next(&self, now: Instant, reached: Reached) -> Option<Instant> {
-        let moved = self.pending.is_none() && !self.has_written(reached);
-        moved.then(|| self.last.map_or(now, |last| last + self.interval))
+    /// Writes to this topic.
+    pub fn new(topic: String, journal: Journal) -> Positions {
+        Positions { topic, journal }
     }
 
     /// Writes, if it is time to, or in a hurry.
     pub fn write(&mut self, producer: &Producer, now: Instant, reached: Reached, hurry: bool) {
-        let Some(next) = self.next(now, reached) else { return };
-        if now < next && !hurry {
-            return;
+        let Some(record) = self.journal.due(now, reached, hurry) else { return };
+        if send(producer, &self.topic, self.journal.source(), &record) {
+            self.journal.sent(now, reached);
         }
-        let record = PositionRecord::new(self.context.clone(), reached);
-        let value = record.to_json(&self.source);
-        if producer.send_position(&self.topic, PARTITION, &self.source.key(), &value) {
-            self.pending = Some(reached);
-            self.last = Some(now);
-        }
-    }
-
-    /// The broker has the record.
-    pub fn acked(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            self.written = pending;
-            self.own = true;
-        }
-    }
-
-    /// The producer is gone, and with it what was pending.
-    pub fn restart(&mut self) {
-        self.pending = None;
     }
 }

@@ -13,8 +13,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 
 use super::acks::Acks;
+use super::routes::Target;
 use super::settings::Settings;
-use super::topics::{Target, Topics};
+use super::topics::Topics;
 use crate::frontier::Ticket;
 use crate::pipe::{Refused, Sink};
 use crate::record::Record;
@@ -74,19 +75,19 @@ impl Producer {
     /// Takes in what the brokers said about topics and partitions meanwhile.
     pub fn refresh_topics(&mut self) {
         for (topic, partition) in self.inner.context().take_opened() {
-            self.topics.opened(&topic, partition);
+            self.topics.routes.opened(&topic, partition);
         }
         self.topics.refresh();
     }
 
     /// Why records wait although brokers answer: a topic is missing or closed to us.
     pub fn topic_trouble(&self) -> Option<&str> {
-        self.topics.trouble()
+        self.topics.routes.trouble()
     }
 
     /// Topics with the records handed over since this was last called.
     pub fn take_sent(&mut self) -> impl Iterator<Item = (&str, u64)> {
-        self.topics.take_sent()
+        self.topics.routes.take_sent()
     }
 }
 
@@ -100,10 +101,10 @@ impl Sink for Producer {
         let (partition, first) = match self.topics.target(record.topic, record.key, idle) {
             Target::Partition(partition) => (partition, None),
             Target::First(partition) => (Some(partition), Some(partition)),
-            Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),
+            Target::Ask | Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),
         };
         if !self.compresses {
-            self.topics.check_size(record)?;
+            self.topics.routes.check_size(record)?;
         }
         let ticket = if first.is_some() { ticket.as_first() } else { ticket };
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
@@ -117,7 +118,7 @@ impl Sink for Producer {
         message.partition = partition.and_then(|p| i32::try_from(p).ok());
         match self.inner.send(message) {
             Ok(()) => {
-                self.topics.sent(record.topic, first);
+                self.topics.routes.sent(record.topic, first);
                 Ok(())
             }
             Err((error, _)) => Err(self.refused(record, &error)),

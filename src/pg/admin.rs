@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
+use super::before::Changed;
 use super::facts::Facts;
 use super::preconditions::checks;
 use super::setup::Setup;
 use super::slot::Slot;
 use super::sql::SqlError;
-use crate::lsn::Lsn;
 use crate::verdict::{Check, Problem, Verdict};
 
 /// How many connections may queue behind a slot's creation is not ours to decide; this long may
@@ -50,39 +50,9 @@ pub enum SetupError {
         /// The server process.
         pid: i32,
     },
-    /// The slot has moved without us.
-    #[error(
-        "slot {slot} was moved from {expected} to {found} by somebody else; the events between \
-         were not sent. Compare the outbox with Kafka; then stop the relay and run once: \
-         walrelay run --accept-gap"
-    )]
-    Moved {
-        /// Its name.
-        slot: String,
-        /// What we have confirmed.
-        expected: Lsn,
-        /// Where it is.
-        found: Lsn,
-    },
-    /// A standby was promoted while we ran.
-    #[error("Postgres is on timeline {now} now, and was on {before}")]
-    OtherTimeline {
-        /// The timeline.
-        now: u32,
-        /// The one before.
-        before: u32,
-    },
-    /// The server has an older state than a moment ago.
-    #[error("Postgres is at {now}, and was beyond {before}")]
-    WentBack {
-        /// The server's position.
-        now: Lsn,
-        /// What we have reached.
-        before: Lsn,
-    },
-    /// This is another server than a moment ago.
-    #[error("{0}; the relay would skip events that are new there. Restart it once that is right")]
-    OtherServer(String),
+    /// The server, or its slot, is not what it was.
+    #[error(transparent)]
+    Changed(#[from] Changed),
 }
 
 /// What [`Setup::prepare`] and [`Setup::check`] found.

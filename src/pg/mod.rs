@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod auth;
+pub mod before;
 pub mod connect;
 pub mod conninfo;
 pub mod copy;

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::admin::{SLOT_CREATION_MAX, Seen, SetupError};
+use super::before::{Before, System};
 use super::connect::{Connection, SessionOptions, connect};
 use super::conninfo::Conninfo;
 use super::error::ConnectError;
@@ -34,26 +35,6 @@ pub struct Session {
     pub endpoint: Endpoint,
     /// Which server this is.
     pub system: System,
-}
-
-/// A server's identity, from `IDENTIFY_SYSTEM`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct System {
-    /// Made by `initdb`; a standby and a restored backup share it.
-    pub identifier: String,
-    /// Grows by one with each promotion.
-    pub timeline: u32,
-}
-
-/// What the relay knows from before, in this process.
-#[derive(Clone, Debug, Default)]
-pub struct Before {
-    /// The server it has read from; none before the first session.
-    pub system: Option<System>,
-    /// The server process that it read through.
-    pub backend_pid: Option<i32>,
-    /// The position it has reached.
-    pub reached: Lsn,
 }
 
 /// There is no stream.
@@ -107,7 +88,7 @@ pub async fn open(
     waits: impl Fn(String),
 ) -> Result<Opening, OpenError> {
     let mut looked = look(conninfo).await?;
-    check_server(&looked.system, looked.server, before)?;
+    before.check(&looked.system, looked.server).map_err(SetupError::Changed)?;
     let Looked { connection, client, server, .. } = &mut looked;
     let endpoint = connection.endpoint().to_string();
     let late = |_| ConnectError::Timeout { host: endpoint, after: SETUP_MAX };
@@ -135,11 +116,7 @@ pub async fn open(
         }
         None => create_slot(connection, setup, client, waits).await?,
     };
-    let expected = before.reached;
-    if before.system.is_some() && slot > expected {
-        let name = setup.slot.clone();
-        return Err(SetupError::Moved { slot: name, expected, found: slot }.into());
-    }
+    before.check_slot(&setup.slot, slot).map_err(SetupError::Changed)?;
     Ok(Opening { looked, slot, seen })
 }
 
@@ -203,25 +180,6 @@ async fn identify(connection: &mut Connection) -> Result<(System, Lsn), ConnectE
         host: connection.endpoint().to_string(),
         what: "IDENTIFY_SYSTEM gave no identity".to_owned(),
     })
-}
-
-/// Postgres takes any start position, also one it has not reached, and silently skips everything
-/// below it. So a server that is not the one we know must be found out here.
-fn check_server(system: &System, server: Lsn, before: &Before) -> Result<(), SetupError> {
-    let Some(known) = &before.system else { return Ok(()) };
-    if known.identifier != system.identifier {
-        return Err(SetupError::OtherServer(format!(
-            "this is another Postgres than before: its system identifier is {}, not {}",
-            system.identifier, known.identifier
-        )));
-    }
-    if known.timeline != system.timeline {
-        return Err(SetupError::OtherTimeline { now: system.timeline, before: known.timeline });
-    }
-    if server < before.reached {
-        return Err(SetupError::WentBack { now: server, before: before.reached });
-    }
-    Ok(())
 }
 
 async fn create_slot(

@@ -1,0 +1,318 @@
+//! Where a record goes: which partition, and whether it may go there now.
+//!
+//! A broker that has no record of a producer in a partition takes its batches with any sequence
+//! number (`ProducerAppendInfo.checkSequence` in Kafka's storage module). If the very first batch
+//! failed for good, those on their way behind it would get in, and pass it. So the first record
+//! of a partition goes alone; from its ack on, the broker lets nothing in behind a gap.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::partition::partition;
+use crate::pipe::Refused;
+use crate::record::Record;
+
+/// A partition counts as unknown to its broker again after no less than this without a record:
+/// brokers forget a silent producer, after a day by default (`producer.id.expiration.ms`).
+const SILENCE_MAX: Duration = Duration::from_secs(600);
+
+/// What a broker said about a topic, or why there are no records for it.
+pub type Answer = Result<Description, String>;
+
+/// What a broker said about a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// `max.message.bytes`, if we may know.
+    pub batch_bytes_max: Option<usize>,
+}
+
+/// The topics that records have gone to, or wait for.
+#[derive(Debug, Default)]
+pub struct Routes {
+    known: HashMap<String, Topic>,
+    /// The topic that the last record had to wait for.
+    awaited: Option<String>,
+    /// When silent partitions were last looked for.
+    swept: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Topic {
+    /// Keys are spread over this many; `None` until the first answer.
+    partitions: Option<u32>,
+    /// What the last answer said, if it was something else.
+    changed: Option<u32>,
+    /// Larger batches are refused.
+    batch_bytes_max: Option<usize>,
+    /// Why records cannot go there now.
+    trouble: Option<String>,
+    /// By partition. What is not there is [`Opening::Closed`].
+    openings: Vec<Opening>,
+    /// Records handed over since the count was last fetched.
+    sent: u64,
+}
+
+/// What the broker knows of us in a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Opening {
+    /// Nothing.
+    #[default]
+    Closed,
+    /// The first record is on its way.
+    Asked,
+    /// Where we are; `used` since silent partitions were last looked for.
+    Open { used: bool },
+}
+
+/// Where a record of a topic goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Not known yet: the topic is to be asked about.
+    Ask,
+    /// This partition; without a key, any.
+    Partition(Option<u32>),
+    /// This partition, with nothing behind it until it is acked.
+    First(u32),
+    /// Not known yet, or the topic is not to be had.
+    Wait,
+    /// The topic has another number of partitions now. A key may move only while nothing of it is
+    /// in flight, or its records would race each other.
+    WaitUntilIdle,
+}
+
+impl Routes {
+    /// Takes in what was answered about a topic.
+    pub fn answered(&mut self, name: String, answer: Answer) {
+        let topic = self.known.entry(name).or_default();
+        match answer {
+            Ok(Description { partitions, batch_bytes_max }) => {
+                topic.trouble = None;
+                topic.batch_bytes_max = batch_bytes_max;
+                let current = *topic.partitions.get_or_insert(partitions);
+                topic.changed = Some(partitions).filter(|changed| *changed != current);
+            }
+            Err(trouble) => {
+                topic.trouble = Some(trouble);
+                // It may come back as another topic of the same name.
+                topic.openings.clear();
+            }
+        }
+    }
+
+    /// The broker has the first record of a partition.
+    pub fn opened(&mut self, name: &str, partition: u32) {
+        if let Some(topic) = self.known.get_mut(name) {
+            topic.set_opening(partition, Opening::Open { used: true });
+        }
+    }
+
+    /// Forgets what the brokers know of us where they may have forgotten us.
+    pub fn close_silent(&mut self, now: Instant) {
+        let swept = *self.swept.get_or_insert(now);
+        if now.saturating_duration_since(swept) < SILENCE_MAX {
+            return;
+        }
+        self.swept = Some(now);
+        for opening in self.known.values_mut().flat_map(|topic| &mut topic.openings) {
+            *opening = match *opening {
+                Opening::Open { used: true } => Opening::Open { used: false },
+                Opening::Open { used: false } => Opening::Closed,
+                other => other,
+            };
+        }
+    }
+
+    /// Where a record with this key goes. `idle` says whether nothing is in flight.
+    pub fn target(
+        &mut self,
+        name: &str,
+        key: Option<&[u8]>,
+        idle: impl FnOnce() -> bool,
+    ) -> Target {
+        let Some(topic) = self.known.get_mut(name) else {
+            self.known.insert(name.to_owned(), Topic::default());
+            return Target::Ask;
+        };
+        if topic.trouble.is_some() {
+            self.awaited = Some(name.to_owned());
+            return Target::Wait;
+        }
+        if topic.changed.is_some() {
+            if !idle() {
+                return Target::WaitUntilIdle;
+            }
+            topic.partitions = topic.changed.take();
+        }
+        match (topic.partitions, key) {
+            (None, _) => Target::Wait,
+            // Has no order that could be lost.
+            (Some(_), None) => Target::Partition(None),
+            (Some(partitions), Some(key)) => topic.keyed(partition(key, partitions)),
+        }
+    }
+
+    /// Whether the topic takes a batch that holds this record alone.
+    pub fn check_size(&self, record: &Record<'_>) -> Result<(), Refused> {
+        let topic = self.known.get(record.topic);
+        let Some(max) = topic.and_then(|topic| topic.batch_bytes_max) else { return Ok(()) };
+        let bytes = batch_bytes(record);
+        if bytes <= max {
+            return Ok(());
+        }
+        Err(Refused::Unsendable(format!(
+            "its record takes {bytes} bytes, and topic {} takes {max}; raise max.message.bytes of \
+             the topic",
+            record.topic
+        )))
+    }
+
+    /// A record was handed over, as the first of its partition if that is given.
+    pub fn sent(&mut self, name: &str, first: Option<u32>) {
+        if let Some(topic) = self.known.get_mut(name) {
+            topic.sent += 1;
+            if let Some(partition) = first {
+                topic.set_opening(partition, Opening::Asked);
+            }
+        }
+        self.awaited = None;
+    }
+
+    /// Topics with the records handed over since this was last called.
+    pub fn take_sent(&mut self) -> impl Iterator<Item = (&str, u64)> {
+        let sent = self.known.iter_mut().filter(|(_, topic)| topic.sent > 0);
+        sent.map(|(name, topic)| (name.as_str(), std::mem::take(&mut topic.sent)))
+    }
+
+    /// Why the next record waits for its topic.
+    pub fn trouble(&self) -> Option<&str> {
+        self.known.get(self.awaited.as_ref()?)?.trouble.as_deref()
+    }
+}
+
+impl Topic {
+    /// Where a record with a key goes that belongs to this partition.
+    fn keyed(&mut self, partition: u32) -> Target {
+        match self.openings.get_mut(partition as usize) {
+            Some(Opening::Open { used }) => {
+                *used = true;
+                Target::Partition(Some(partition))
+            }
+            Some(Opening::Asked) => Target::Wait,
+            Some(Opening::Closed) | None => Target::First(partition),
+        }
+    }
+
+    fn set_opening(&mut self, partition: u32, opening: Opening) {
+        let index = partition as usize;
+        if index >= self.openings.len() {
+            self.openings.resize(index + 1, Opening::Closed);
+        }
+        if let Some(slot) = self.openings.get_mut(index) {
+            *slot = opening;
+        }
+    }
+}
+
+/// The bytes of a batch that holds this record alone, uncompressed: a header of 61, and the record
+/// with its lengths as varints (Kafka protocol guide, "Record Batch"). Each varint counts as five
+/// bytes at most, so that the sum may be a few too many.
+fn batch_bytes(record: &Record<'_>) -> usize {
+    const BATCH_HEADER: usize = 61;
+    // Attributes, and the deltas of time and offset, which are zero.
+    const FIXED: usize = 3;
+    let varint = |n: usize| match n {
+        0..0x40 => 1,
+        0x40..0x2000 => 2,
+        0x2000..0x10_0000 => 3,
+        0x10_0000..0x800_0000 => 4,
+        _ => 5,
+    };
+    let sized = |bytes: Option<&[u8]>| {
+        let length = bytes.map_or(0, <[u8]>::len);
+        varint(length) + length
+    };
+    let headers = record.headers.iter();
+    let headers: usize =
+        headers.map(|(name, value)| sized(Some(name.as_bytes())) + sized(value)).sum();
+    let body =
+        FIXED + sized(record.key) + sized(record.payload) + varint(record.headers.len()) + headers;
+    BATCH_HEADER + varint(body) + body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Routes with one answer about one topic.
+    fn routes(answer: Answer) -> Routes {
+        let mut routes = Routes::default();
+        routes.answered("t".to_owned(), answer);
+        routes
+    }
+
+    fn described(partitions: u32) -> Description {
+        Description { partitions, batch_bytes_max: None }
+    }
+
+    fn target(routes: &mut Routes, key: Option<&[u8]>) -> Target {
+        routes.target("t", key, || false)
+    }
+
+    #[test]
+    fn what_is_not_known_is_asked_for_once() {
+        let mut routes = Routes::default();
+        assert_eq!(target(&mut routes, None), Target::Ask);
+        assert_eq!(target(&mut routes, None), Target::Wait);
+    }
+
+    #[test]
+    fn the_first_record_of_a_partition_goes_alone() {
+        let mut routes = routes(Ok(described(2)));
+        let (a, b) = (Some(b"foobar".as_slice()), Some(b"abc".as_slice()));
+        let (of_a, of_b) = (partition(b"foobar", 2), partition(b"abc", 2));
+        assert_ne!(of_a, of_b);
+        assert_eq!(target(&mut routes, a), Target::First(of_a));
+        assert_eq!(target(&mut routes, a), Target::First(of_a), "it was not taken");
+        routes.sent("t", Some(of_a));
+        assert_eq!(target(&mut routes, a), Target::Wait);
+        assert_eq!(target(&mut routes, b), Target::First(of_b), "another one need not wait");
+        assert_eq!(target(&mut routes, None), Target::Partition(None), "nor what has no order");
+        routes.opened("t", of_a);
+        assert_eq!(target(&mut routes, a), Target::Partition(Some(of_a)));
+    }
+
+    #[test]
+    fn a_silent_partition_and_a_lost_topic_are_unknown_again() {
+        let mut routes = routes(Ok(described(1)));
+        let key = Some(b"k".as_slice());
+        routes.opened("t", 0);
+        let start = Instant::now();
+        routes.close_silent(start);
+        routes.close_silent(start + SILENCE_MAX);
+        assert_eq!(target(&mut routes, key), Target::Partition(Some(0)), "silent for a moment");
+        routes.close_silent(start + SILENCE_MAX * 2);
+        assert_eq!(target(&mut routes, key), Target::Partition(Some(0)), "used in between");
+        routes.close_silent(start + SILENCE_MAX * 3);
+        routes.close_silent(start + SILENCE_MAX * 4);
+        assert_eq!(target(&mut routes, key), Target::First(0));
+
+        routes.opened("t", 0);
+        for answer in [Err("gone".to_owned()), Ok(described(1))] {
+            routes.answered("t".to_owned(), answer);
+        }
+        assert_eq!(target(&mut routes, key), Target::First(0));
+    }
+
+    #[test]
+    fn a_grown_topic_is_used_once_nothing_is_in_flight() {
+        let mut routes = routes(Ok(described(1)));
+        routes.opened("t", 0);
+        routes.answered("t".to_owned(), Ok(described(4)));
+        let key = Some(b"foobar".as_slice());
+        assert_eq!(routes.target("t", key, || false), Target::WaitUntilIdle);
+        let grown = routes.target("t", key, || true);
+        assert_eq!(grown, Target::First(partition(b"foobar", 4)));
+    }
+}

@@ -1,0 +1,148 @@
+//! What a process knows from its sessions so far, beside what is written in Kafka: what follows
+//! from the end of one, and where the next one begins.
+
+use std::time::Duration;
+
+use crate::frontier::Reached;
+use crate::journal::Journal;
+use crate::lsn::Lsn;
+use crate::pg::before::{Before, Changed};
+use crate::pipe::Pipe;
+use crate::position::{Context, Found, Gap, PositionRecord, Remembered, Source};
+use crate::remedy::Remedy;
+
+/// The past of this process.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The server of the last session; none where the next one must find out where to begin.
+    pub before: Before,
+    /// What the positions of this process are about; none before the first start.
+    stream: Option<(Source, Context)>,
+    /// What was in Kafka when the server turned out to have another history. It is more than what
+    /// is written there, and what the next start goes by.
+    known: Option<(Source, PositionRecord)>,
+}
+
+/// How a start comes out.
+#[derive(Debug)]
+pub struct Begun {
+    /// Of the positions to come.
+    pub journal: Journal,
+    /// What the operator should know.
+    pub remark: Option<String>,
+}
+
+/// A start that must not be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub gap: Gap,
+    /// What is to be written, so that a later start knows it.
+    pub record: Option<PositionRecord>,
+}
+
+impl Past {
+    /// Whether what is in flight is to be given a moment to arrive before [`ended`](Past::ended),
+    /// because another history is followed next.
+    pub fn is_left(&self, remedy: Remedy) -> bool {
+        remedy == Remedy::BeginAgain && self.before.system.is_some()
+    }
+
+    /// A session ended, with everything in Kafka that has been `reached`. Returns whether the
+    /// producer is to be dropped, with what it has in flight. `remembers` says whether positions
+    /// are written to Kafka: without, every process begins with the slot and the first epoch.
+    pub fn ended(&mut self, remedy: Remedy, reached: Reached, remembers: bool) -> bool {
+        // Whoever holds the slot now goes on from what is confirmed; nothing of ours may come in
+        // between, and where to begin afterwards is to be found out anew.
+        let anew = matches!(remedy, Remedy::BeginAgain | Remedy::StandBy);
+        if remedy == Remedy::StandBy {
+            self.known = None;
+        } else if self.is_left(remedy)
+            && remembers
+            && let Some((source, context)) = &self.stream
+        {
+            // To the row if possible, so that nothing is repeated.
+            let record = PositionRecord::new(context.clone(), reached);
+            self.known = Some((source.clone(), record));
+        }
+        let drops = anew && self.before.system.is_some() || remedy == Remedy::Restart;
+        if anew {
+            self.before = Before::default();
+        }
+        drops
+    }
+
+    /// Puts what this process knows into the place of what is written, unless that is more.
+    /// Returns whether it did.
+    ///
+    /// # Errors
+    /// If it knows something of another server.
+    pub fn take_in(&self, source: &Source, remembered: &mut Remembered) -> Result<bool, Changed> {
+        let Some((known_source, known)) = &self.known else { return Ok(false) };
+        if known_source != source {
+            return Err(Changed::OtherServer(format!(
+                "this is another Postgres or database than before: {}, not {}",
+                source.key(),
+                known_source.key()
+            )));
+        }
+        let (record, own) = match remembered.record.take() {
+            Some(written) if written.is_beyond(known) => (written, false),
+            written => {
+                let behind = known.behind.or(written.and_then(|written| written.behind));
+                (PositionRecord { behind, ..known.clone() }, true)
+            }
+        };
+        remembered.record = Some(record);
+        Ok(own)
+    }
+
+    /// Has the pipe begin where the slot, held against what is remembered, says. `own` is what
+    /// [`take_in`](Past::take_in) returned.
+    ///
+    /// The slot has no reader at this moment, so whatever another relay has confirmed is written
+    /// already: a slot beyond the record is a gap, and not a race.
+    ///
+    /// # Errors
+    /// If there is a gap, and it is not accepted.
+    pub fn begin(
+        &mut self,
+        pipe: &mut Pipe,
+        source: &Source,
+        found: Found<'_>,
+        own: bool,
+        accept_gap: bool,
+        interval: Duration,
+    ) -> Result<Begun, Refusal> {
+        let start = match found.start(accept_gap) {
+            Err(gap @ Gap::ServerBehind { server, .. }) => {
+                let record = self.refuse(source, found.remembered.record, server);
+                return Err(Refusal { gap, record });
+            }
+            Err(gap) => return Err(Refusal { gap, record: None }),
+            Ok(start) => start,
+        };
+        pipe.start(&start);
+        self.known = None;
+        // What is not written yet may not be confirmed.
+        let written = if own { Reached::default() } else { pipe.frontier().reached() };
+        let publication = found.publication.to_owned();
+        let context = Context { timeline: found.timeline, publication, epoch: start.epoch };
+        self.stream = Some((source.clone(), context.clone()));
+        let journal = Journal::new(source.clone(), context, interval, written);
+        Ok(Begun { journal, remark: start.remark })
+    }
+
+    /// A server that is behind may grow; that it was is remembered, here and in Kafka.
+    fn refuse(
+        &mut self,
+        source: &Source,
+        record: Option<PositionRecord>,
+        server: Lsn,
+    ) -> Option<PositionRecord> {
+        let mut record = record?;
+        let news = record.behind.replace(server).is_none();
+        self.known = Some((source.clone(), record.clone()));
+        news.then_some(record)
+    }
+}
