@@ -204,6 +204,11 @@ impl Frontier {
         last.map(|span| span.last.commit)
     }
 
+    /// The last row that was sent, while anything is in flight.
+    pub fn last(&self) -> Option<Position> {
+        self.spans.back().filter(|_| !self.is_idle()).map(|span| span.last)
+    }
+
     /// The ticket for the next record. Changes nothing until [`sent`](Frontier::sent), because
     /// the producer may have no room.
     pub fn ticket(&self, row: Position, charge: usize) -> Ticket {

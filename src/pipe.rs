@@ -208,7 +208,8 @@ impl Pipe {
     /// A record in flight is at fault, and the producer is gone. The broker does not say which one
     /// of a batch it is; if there was but one, it is that, and stuck when it comes again.
     pub fn suspect(&mut self, reason: &str) {
-        let Some(last) = self.done else { return };
+        // Not the last one that was stepped over: it may lie behind.
+        let Some(last) = self.frontier.last() else { return };
         let confirmed = self.frontier.confirmed().lsn();
         self.condemned.retain(|row, _| row.commit >= confirmed);
         if self.goes_alone(last) && self.frontier.records() == 1 {

@@ -395,6 +395,28 @@ fn rows_of_a_refused_batch_go_one_at_a_time_until_the_culprit_is_found() {
     scene.rows(ORDERS, &["d", "e"]);
 }
 
+/// The row in flight is at fault, not the one behind it that was stepped over meanwhile.
+#[test]
+fn a_skipped_row_is_not_taken_for_the_culprit() {
+    let mut scene = Scene::new();
+    for attempt in 0..3 {
+        scene.begin(0x100);
+        if attempt < 2 {
+            scene.rows(ORDERS, &["a"]);
+        } else {
+            let culprit = scene.stuck(&row(ORDERS, "a"));
+            assert!(culprit.ends_with("(id a): too large"), "{culprit}");
+            scene.pipe.skip_row();
+        }
+        scene.stuck(&poison(ORDERS, "b"));
+        scene.pipe.skip_row();
+        scene.pipe.suspect("too large");
+        scene.pipe.restart();
+        scene.given.tickets.clear();
+        scene.reconnect();
+    }
+}
+
 #[test]
 fn a_row_without_room_is_offered_again_and_goes_on_unchanged() {
     let mut scene = Scene::new();
