@@ -35,6 +35,13 @@ impl Journal {
         &self.source
     }
 
+    /// Whether rows may be sent. A start may begin a later epoch. If its rows were in Kafka and it
+    /// were not written, whoever comes next would begin the same place with an earlier one, and
+    /// consumers would take new rows for repeats.
+    pub fn has_begun(&self) -> bool {
+        self.own
+    }
+
     /// What may be told to Postgres.
     pub fn flush(&self) -> Flush {
         self.written.flush
@@ -74,5 +81,43 @@ impl Journal {
     /// The producer is gone, and with it what was pending.
     pub fn restart(&mut self) {
         self.pending = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontier::{Frontier, Limits};
+    use crate::lsn::Lsn;
+
+    fn reached(lsn: u64) -> Reached {
+        let limits = Limits { records: 1, bytes: 1, span: 1 };
+        Frontier::new(Lsn::from_wire(lsn), limits).reached()
+    }
+
+    #[test]
+    fn nothing_is_sent_before_the_start_is_written_nor_confirmed_before_it_is() {
+        let source = Source { system: "7".into(), database: 5, slot: "s".into() };
+        let context = Context { timeline: 1, publication: "p".into(), epoch: 3 };
+        let (now, interval) = (Instant::now(), Duration::from_secs(1));
+        let mut journal = Journal::new(source, context, interval, reached(100));
+        assert!(!journal.has_begun() && !journal.has_written(reached(100)));
+        let record = journal.due(now, reached(100), false).unwrap();
+        assert_eq!((record.end, record.context.epoch), (Lsn::from_wire(100), 3));
+        journal.sent(now, reached(100));
+        assert_eq!(journal.due(now, reached(110), true), None, "one at a time");
+        journal.restart();
+        journal.acked();
+        assert!(!journal.has_begun(), "of the producer before");
+        journal.sent(now, reached(100));
+        journal.acked();
+        assert!(journal.has_begun() && journal.has_written(reached(100)));
+        assert_eq!(journal.next(now, reached(100)), None);
+        assert_eq!(journal.due(now, reached(110), false), None, "too early");
+        assert!(journal.due(now + interval, reached(110), false).is_some());
+        journal.sent(now, reached(110));
+        assert_eq!(journal.flush(), reached(100).flush);
+        journal.acked();
+        assert_eq!(journal.flush(), reached(110).flush);
     }
 }

@@ -137,11 +137,12 @@ impl Relay<'_> {
         }
     }
 
-    /// Whether rows are to be taken: until the end is asked for, and then to the end of the
-    /// transaction of which rows have been sent, since nothing of it can be confirmed before. A
-    /// long one is not waited for.
+    /// Whether rows are to be taken: once it is written where this start begins, until the end is
+    /// asked for, and then to the end of the transaction of which rows have been sent, since
+    /// nothing of it can be confirmed before. A long one is not waited for.
     fn takes_rows(&self, turn: &Turn) -> bool {
-        turn.draining.is_none_or(|since| {
+        let begun = self.positions.as_ref().is_none_or(|it| it.journal.has_begun());
+        begun && turn.draining.is_none_or(|since| {
             let patience = FINISH_MAX.min(self.shutdown_grace);
             self.pipe.frontier().open().is_some() && since.elapsed() < patience
         })
