@@ -21,6 +21,8 @@ pub struct Past {
     /// What was in Kafka when the server turned out to have another history. It is more than what
     /// is written there, and what the next start goes by.
     known: Option<(Source, PositionRecord)>,
+    /// How far that server had been read.
+    read: Lsn,
 }
 
 /// How a start comes out.
@@ -64,6 +66,7 @@ impl Past {
             // To the row if possible, so that nothing is repeated.
             let record = PositionRecord::new(context.clone(), reached);
             self.known = Some((source.clone(), record));
+            self.read = self.before.received;
         }
         let drops = anew && self.before.system.is_some() || remedy == Remedy::Restart;
         if anew {
@@ -93,6 +96,9 @@ impl Past {
                 (PositionRecord { behind, ..known.clone() }, true)
             }
         };
+        if record.context.timeline == known.context.timeline {
+            remembered.read = self.read;
+        }
         remembered.record = Some(record);
         Ok(own)
     }

@@ -174,6 +174,7 @@ impl Pipe {
         self.frontier.begin(start.from, start.inside);
         self.done = start.inside;
         self.epoch = start.epoch;
+        self.received = start.from;
     }
 
     /// How far everything is in Kafka. Once nothing is in flight, that is to the very row.

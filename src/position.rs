@@ -70,6 +70,8 @@ pub struct Remembered {
     pub record: Option<PositionRecord>,
     /// The latest epoch of a slot of the same name elsewhere, with how far it was read.
     pub elsewhere: Option<(u32, Lsn)>,
+    /// How far the same process has read before, on the timeline of the record.
+    pub read: Lsn,
 }
 
 impl Remembered {
@@ -310,8 +312,10 @@ impl Found<'_> {
             let branch = Gap::OtherBranch { now: self.timeline, record: timeline };
             return self.after_promotion(record, switched.ok_or(branch)?);
         }
-        if self.server < end {
-            return Err(Gap::ServerBehind { server: self.server, record: end });
+        // What was read may be in Kafka, or get there; LSNs behind the server will name other rows.
+        let (server, read) = (self.server, end.max(self.remembered.read));
+        if server < read || record.inside.is_some_and(|row| server <= row.commit) {
+            return Err(Gap::ServerBehind { server, record: read });
         }
         if slot > end {
             return Err(Gap::SlotBeyond { slot, record: end });

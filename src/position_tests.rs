@@ -13,7 +13,7 @@ fn record(end: u64, row: Option<u32>) -> PositionRecord {
 
 fn found(record: Option<PositionRecord>, slot: u64, server: u64) -> Found<'static> {
     let (slot, server) = (lsn(slot), lsn(server));
-    let remembered = Remembered { record, elsewhere: None };
+    let remembered = Remembered { record, ..Remembered::default() };
     Found { remembered, slot, server, timeline: 1, switched: None, publication: "p" }
 }
 
@@ -96,7 +96,7 @@ fn a_record_ahead_of_the_slot_is_where_to_begin() {
     let inside = record.inside;
     for slot in [0, 99, 100] {
         let start = Start { from: lsn(100), inside, epoch: 3, remark: None };
-        assert_eq!(found(Some(record.clone()), slot, 100).start(false), Ok(start));
+        assert_eq!(found(Some(record.clone()), slot, 111).start(false), Ok(start));
     }
 }
 
@@ -105,6 +105,8 @@ fn gaps_are_proven_and_can_be_accepted() {
     for (slot, server, gap) in [
         (101, 200, Gap::SlotBeyond { slot: lsn(101), record: lsn(100) }),
         (50, 99, Gap::ServerBehind { server: lsn(99), record: lsn(100) }),
+        // Of the transaction that was sent in part, the commit record is gone.
+        (50, 110, Gap::ServerBehind { server: lsn(110), record: lsn(100) }),
     ] {
         let found = found(Some(record(100, Some(7))), slot, server);
         assert_eq!(found.start(false), Err(gap));
@@ -112,6 +114,16 @@ fn gaps_are_proven_and_can_be_accepted() {
         assert_eq!((start.from, start.inside, start.epoch), (lsn(slot), None, 4));
         assert!(start.remark.unwrap().starts_with("accepted a gap, from 0/64 to "));
     }
+}
+
+#[test]
+fn a_server_is_behind_if_more_was_read_than_is_remembered() {
+    let mut found = found(Some(record(100, None)), 50, 200);
+    found.remembered.read = lsn(201);
+    let gap = Gap::ServerBehind { server: lsn(200), record: lsn(201) };
+    assert_eq!(found.start(false), Err(gap));
+    found.remembered.read = lsn(200);
+    assert!(found.start(false).is_ok());
 }
 
 #[test]

@@ -180,6 +180,8 @@ impl Supervisor {
             self.wait_for_kafka().await;
         }
         self.past.before.reached = self.pipe.frontier().confirmed().lsn();
+        self.past.before.received = self.pipe.received();
+        self.past.before.remembers = self.positions_topic.is_some();
         if self.health.state().phase == Phase::WaitingForKafka {
             self.health.enter(Phase::Connecting, None);
         }

@@ -19,20 +19,34 @@ pub struct Before {
     pub system: Option<System>,
     /// The server process that it read through.
     pub backend_pid: Option<i32>,
-    /// The position it has reached.
+    /// The position it has confirmed, or may confirm.
     pub reached: Lsn,
+    /// How far it has read. Rows up to there may be on their way.
+    pub received: Lsn,
+    /// Whether positions are remembered in Kafka, by this relay and by others.
+    pub remembers: bool,
 }
 
 /// The server is not what it was a moment ago, or its slot is not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Changed {
-    /// The slot has moved without us.
+    /// The slot has moved without us, and nothing is remembered that could tell why.
     #[error(
         "slot {slot} was moved from {expected} to {found} by somebody else; the events between \
          were not sent. Compare the outbox with Kafka; then stop the relay and run once: \
          walrelay run --accept-gap"
     )]
     Moved {
+        /// Its name.
+        slot: String,
+        /// What we have confirmed.
+        expected: Lsn,
+        /// Where it is.
+        found: Lsn,
+    },
+    /// The slot has moved without us; another relay may have read from it meanwhile.
+    #[error("slot {slot} was moved from {expected} to {found} by somebody else")]
+    Overtaken {
         /// Its name.
         slot: String,
         /// What we have confirmed.
@@ -53,7 +67,7 @@ pub enum Changed {
     WentBack {
         /// The server's position.
         now: Lsn,
-        /// What we have reached.
+        /// How far we have read.
         before: Lsn,
     },
     /// This is another server than a moment ago.
@@ -65,7 +79,9 @@ impl Changed {
     /// What follows.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Changed::OtherTimeline { .. } | Changed::WentBack { .. } => Remedy::BeginAgain,
+            Changed::OtherTimeline { .. }
+            | Changed::WentBack { .. }
+            | Changed::Overtaken { .. } => Remedy::BeginAgain,
             Changed::Moved { .. } | Changed::OtherServer(_) => Remedy::Halt,
         }
     }
@@ -85,8 +101,8 @@ impl Before {
         if known.timeline != system.timeline {
             return Err(Changed::OtherTimeline { now: system.timeline, before: known.timeline });
         }
-        if server < self.reached {
-            return Err(Changed::WentBack { now: server, before: self.reached });
+        if server < self.received {
+            return Err(Changed::WentBack { now: server, before: self.received });
         }
         Ok(())
     }
@@ -94,9 +110,55 @@ impl Before {
     /// The slot stands where we have confirmed it or, if that was lost in a crash, before it.
     pub fn check_slot(&self, name: &str, found: Lsn) -> Result<(), Changed> {
         let expected = self.reached;
-        if self.system.is_some() && found > expected {
-            return Err(Changed::Moved { slot: name.to_owned(), expected, found });
+        if self.system.is_none() || found <= expected {
+            return Ok(());
         }
-        Ok(())
+        let slot = name.to_owned();
+        Err(match self.remembers {
+            true => Changed::Overtaken { slot, expected, found },
+            false => Changed::Moved { slot, expected, found },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn before(remembers: bool) -> Before {
+        Before {
+            system: Some(System { identifier: "7".to_owned(), timeline: 2 }),
+            backend_pid: None,
+            reached: Lsn::from_wire(100),
+            received: Lsn::from_wire(150),
+            remembers,
+        }
+    }
+
+    #[test]
+    fn a_server_that_has_less_than_was_read_went_back() {
+        let (before, system) = (before(true), System { identifier: "7".to_owned(), timeline: 2 });
+        assert_eq!(before.check(&system, Lsn::from_wire(150)), Ok(()));
+        // What is confirmed is not enough: rows up to 150 are on their way.
+        let changed = before.check(&system, Lsn::from_wire(149)).unwrap_err();
+        assert_eq!(changed.remedy(), Remedy::BeginAgain);
+        let promoted = System { timeline: 3, ..system };
+        let changed = before.check(&promoted, Lsn::from_wire(500)).unwrap_err();
+        assert_eq!(changed, Changed::OtherTimeline { now: 3, before: 2 });
+        let other = System { identifier: "8".to_owned(), timeline: 2 };
+        let changed = before.check(&other, Lsn::from_wire(500)).unwrap_err();
+        assert_eq!(changed.remedy(), Remedy::Halt);
+    }
+
+    #[test]
+    fn a_slot_that_moved_is_another_relays_doing_if_that_is_remembered() {
+        for (remembers, remedy) in [(true, Remedy::BeginAgain), (false, Remedy::Halt)] {
+            let before = before(remembers);
+            assert_eq!(before.check_slot("s", Lsn::from_wire(100)), Ok(()));
+            let changed = before.check_slot("s", Lsn::from_wire(101)).unwrap_err();
+            assert_eq!(changed.remedy(), remedy);
+        }
+        let fresh = Before { system: None, ..before(false) };
+        assert_eq!(fresh.check_slot("s", Lsn::from_wire(101)), Ok(()));
     }
 }

@@ -174,7 +174,7 @@ async fn a13_a_slot_that_was_made_anew_is_a_gap() {
     eventually(PATIENCE, "the slot to be made anew", remade).await.unwrap();
     carried.halts("slot").await;
     let (_, text) = carried.relay.get("/readyz").await.unwrap();
-    assert!(text.contains("was moved from") || text.contains("is gone"), "{text}");
+    assert!(text.contains(MOVED) || text.contains("is gone"), "{text}");
 }
 
 /// B1: the publication comes into being after the slot.
