@@ -105,6 +105,15 @@ struct Transaction {
     row: u32,
 }
 
+/// Rows among which one is that the broker does not take.
+#[derive(Clone, Copy, Debug)]
+struct Suspects {
+    /// The last of them.
+    last: Position,
+    /// How many may be in flight at once.
+    together: usize,
+}
+
 /// From `CopyData` bodies to records.
 #[derive(Debug)]
 pub struct Pipe {
@@ -116,8 +125,8 @@ pub struct Pipe {
     last_commit: Lsn,
     /// The last row handed over or stepped over. The same row never is again.
     done: Option<Position>,
-    /// Rows up to this one go one at a time: the broker has refused a batch because of one of them.
-    alone_until: Option<Position>,
+    /// Rows that may be why the broker has refused a batch.
+    suspects: Option<Suspects>,
     /// Rows that it was, once that is known, and why. Each has cost a producer, so they are few.
     condemned: BTreeMap<Position, String>,
     /// The highest LSN that came in.
@@ -135,7 +144,7 @@ impl Pipe {
             transaction: None,
             last_commit: Lsn::ZERO,
             done: None,
-            alone_until: None,
+            suspects: None,
             condemned: BTreeMap::new(),
             received: Lsn::ZERO,
             epoch: 0,
@@ -207,29 +216,36 @@ impl Pipe {
     }
 
     /// A record in flight is at fault, and the producer is gone. The broker does not say which one
-    /// of a batch it is; if there was but one, it is that, and stuck when it comes again.
+    /// of a batch it is. So an eighth of them goes together next, and so on; if there was but one
+    /// of them, it is that, and stuck when it comes again.
     pub fn suspect(&mut self, reason: &str) {
         // Not the last one that was stepped over: it may lie behind.
         let Some(last) = self.frontier.last() else { return };
         let confirmed = self.frontier.confirmed().lsn();
         self.condemned.retain(|row, _| row.commit >= confirmed);
-        if self.goes_alone(last) && self.frontier.records() == 1 {
+        let before = self.suspects.map(|suspects| suspects.last);
+        if self.frontier.records() == 1 && before.is_some_and(|before| last <= before) {
             self.condemned.insert(last, reason.to_owned());
         }
-        self.alone_until = self.alone_until.max(Some(last));
+        let together = (self.frontier.records() / 8).max(1);
+        let last = before.map_or(last, |before| before.max(last));
+        self.suspects = Some(Suspects { last, together });
     }
 
     /// Rows that were refused are tried once more: they may have been made welcome.
     pub fn pardon(&mut self) {
         self.condemned.clear();
-    }
-
-    fn goes_alone(&self, position: Position) -> bool {
-        self.alone_until.is_some_and(|until| position <= until)
+        if let Some(suspects) = &mut self.suspects {
+            suspects.together = 1;
+        }
     }
 
     /// The broker has these records. Returns the commit time of their transaction.
     pub fn acked(&mut self, ticket: Ticket, records: usize, bytes: usize) -> i64 {
+        if let Some(suspects) = &mut self.suspects {
+            // Twice as many with each round, as long as nothing is refused.
+            suspects.together += records;
+        }
         self.frontier.acked(ticket, records, bytes)
     }
 
@@ -327,9 +343,10 @@ impl Pipe {
         if let Some(reason) = self.condemned.get(&position) {
             return Ok(Step::Stuck(Stuck::Poison(record.poison(position, reason.clone()))));
         }
-        let alone = self.alone_until.is_some_and(|until| position <= until);
+        let suspects = self.suspects.filter(|suspects| position <= suspects.last);
         let charge = record.charge();
-        if !self.frontier.has_room(charge) || alone && !self.frontier.is_idle() {
+        let crowded = suspects.is_some_and(|it| self.frontier.records() >= it.together);
+        if crowded || !self.frontier.has_room(charge) {
             return Ok(Step::Full);
         }
         let ticket = self.frontier.ticket(position, charge);
@@ -343,8 +360,8 @@ impl Pipe {
         let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
         self.passed.bytes += size(record.key) + size(record.payload);
         self.frontier.sent(position, committed_us, ticket);
-        if alone {
-            // What was sent alone need not be sent again because of the next one.
+        if suspects.is_some() {
+            // What the broker has taken of them need not be sent again because of the next one.
             self.frontier.cut();
         }
         self.done = Some(position);

@@ -395,6 +395,28 @@ fn rows_of_a_refused_batch_go_one_at_a_time_until_the_culprit_is_found() {
     scene.rows(ORDERS, &["d", "e"]);
 }
 
+#[test]
+fn suspects_go_together_again_as_they_are_taken() {
+    let mut scene = Scene::new();
+    scene.begin(0x100);
+    scene.rows(ORDERS, &["a", "b", "c", "d"]);
+    scene.pipe.suspect("too large");
+    scene.pipe.restart();
+    scene.given.tickets.clear();
+    scene.reconnect();
+    scene.begin(0x100);
+    let full = |scene: &mut Scene, next| {
+        assert_eq!(scene.take(&row(ORDERS, next)), Ok(Step::Full));
+        scene.ack();
+    };
+    scene.rows(ORDERS, &["a"]);
+    full(&mut scene, "b");
+    scene.rows(ORDERS, &["b", "c"]);
+    full(&mut scene, "d");
+    // Behind them, nothing is in doubt.
+    scene.rows(ORDERS, &["d", "e", "f", "g"]);
+}
+
 /// The row in flight is at fault, not the one behind it that was stepped over meanwhile.
 #[test]
 fn a_skipped_row_is_not_taken_for_the_culprit() {
