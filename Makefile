@@ -1,6 +1,6 @@
 # Thin: each line runs something you could type. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint doc deny audit deps
+.PHONY: help demo bench test fmt lint doc deny audit deps
 
 # Tools that are not part of Rust, outside the tree; found by cargo on the PATH.
 export TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walrelay-tools
@@ -13,6 +13,11 @@ help: ## List the targets
 demo: deps ## Postgres, Kafka and the relay at work; KEEP=1 leaves them running
 	cargo build --locked --workspace
 	$(TARGET)/debug/demo $(if $(KEEP),--keep)
+
+bench: ## Speed and cost beside bare readers; ROWS=100000 is quick, PEER=debezium, RELAYS=OLD,NEW
+	scripts/need bench
+	cargo build --locked --release --workspace
+	$(TARGET)/release/bench
 
 # The tests come last, so that their results do. Three at a time: they wait more than they compute.
 test: lint doc deny ## Everything that must hold before a merge

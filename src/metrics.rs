@@ -34,6 +34,7 @@ pub struct Metrics {
     event_counters: Mutex<HashMap<String, IntCounter>>,
     event_bytes: IntCounter,
     transactions: IntCounter,
+    stream_reads: IntCounter,
     /// One observation for each run of acks of one transaction.
     pub commit_to_ack: Histogram,
     in_flight_records: IntGauge,
@@ -97,6 +98,10 @@ impl Metrics {
             event_counters: Mutex::default(),
             event_bytes: counter("event_bytes_total", "Bytes of their keys and payloads")?,
             transactions: counter("transactions_total", "Transactions read from the slot")?,
+            stream_reads: counter(
+                "stream_reads_total",
+                "Times that the socket of the replication stream gave something",
+            )?,
             commit_to_ack: register(r, Histogram::with_opts(commit_to_ack))?,
             in_flight_records: number("in_flight_records", "Records sent and not yet acked")?,
             in_flight_bytes: number("in_flight_bytes", "Memory that records in flight take")?,
@@ -153,6 +158,11 @@ impl Metrics {
                 counters.insert(topic.to_owned(), counter);
             }
         }
+    }
+
+    /// Adds reads of the stream's socket.
+    pub fn read(&self, reads: u64) {
+        self.stream_reads.inc_by(reads);
     }
 
     /// A session ended.

@@ -333,6 +333,7 @@ impl Relay<'_> {
 
     fn publish(&mut self, now: Instant, turn: &mut Turn) {
         self.metrics.passed(self.pipe.passed(), self.producer.take_sent());
+        self.metrics.read(self.wire.take_reads());
         let flush = self.flush();
         let frontier = self.pipe.frontier();
         // Acks alone are no progress: one partition may hang while the others get on.

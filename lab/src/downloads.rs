@@ -58,10 +58,17 @@ const KAFKA_VERSION: &str = "4.3.1";
 /// Over the lines `SHA256  FILE`, sorted by file, of every jar that Kafka needs.
 const KAFKA_SHA256: &str = "c3ab63209f2582ea037a108aee3ae58bd3b639a4816f72600e678629e15f8369";
 
+const DEBEZIUM_VERSION: &str = "3.6.0.Final";
+
+/// Of the archive.
+const DEBEZIUM_SHA256: &str = "901ce7b0b75b4dafaac4aa57dac6dfcad5937f96fb7159e25d22759bbf5192e4";
+
 /// Programs and the Debian packages that have them.
 const FETCHERS: &[(&str, &str)] = &[("mvn", "maven"), ("java", "default-jre-headless")];
 
 const MAVEN_COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
+
+const MAVEN_COPY_ONE: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy";
 
 /// Where the servers are kept: `$WALRELAY_LAB_CACHE`, or `walrelay-lab` in the user's cache.
 ///
@@ -105,6 +112,13 @@ pub fn postgres(major: u16) -> Result<PathBuf> {
 pub fn kafka() -> Result<PathBuf> {
     provide(&format!("kafka-{KAFKA_VERSION}"), KAFKA_SHA256, fetch_kafka)
         .with_context(|| format!("get Kafka {KAFKA_VERSION}"))
+}
+
+/// The directory of Debezium Server, 780 MB of download, for the benchmark only.
+pub fn debezium() -> Result<PathBuf> {
+    provide(&format!("debezium-{DEBEZIUM_VERSION}"), DEBEZIUM_SHA256, fetch_debezium)
+        .with_context(|| format!("get Debezium Server {DEBEZIUM_VERSION}"))
+        .map(|folder| folder.join("debezium-server"))
 }
 
 /// The directory `name` of the cache, made by `make` unless it is there with the same `pin`.
@@ -183,6 +197,32 @@ fn fetch_kafka(folder: &Path) -> Result<()> {
     }
     let found = hex(&Sha256::digest(&listing));
     expect_sha256("Kafka's jars", KAFKA_SHA256, &found).with_context(|| listing)
+}
+
+fn fetch_debezium(folder: &Path) -> Result<()> {
+    require(&[FETCHERS, &[("tar", "tar"), ("gzip", "gzip")]].concat())?;
+    let (downloads, repository) = (folder.join("download"), folder.join("repository"));
+    // Maven reads an artifact's description with its parent's, and the parent of this one was never
+    // published. A parent that says nothing is as good, in a repository that only this call sees.
+    let parent = repository.join("io/debezium/debezium-server").join(DEBEZIUM_VERSION);
+    fs::create_dir_all(&parent)?;
+    let description = format!(
+        "<project><modelVersion>4.0.0</modelVersion><groupId>io.debezium</groupId>\
+         <artifactId>debezium-server</artifactId><version>{DEBEZIUM_VERSION}</version>\
+         <packaging>pom</packaging></project>"
+    );
+    fs::write(parent.join(format!("debezium-server-{DEBEZIUM_VERSION}.pom")), description)?;
+    let artifact = format!("io.debezium:debezium-server-dist:{DEBEZIUM_VERSION}:tar.gz");
+    run(Command::new("mvn")
+        .args(["--batch-mode", "--quiet", "-Dstyle.color=never", MAVEN_COPY_ONE])
+        .arg(format!("-Dmaven.repo.local={}", repository.display()))
+        .arg(format!("-Dartifact={artifact}"))
+        .arg(format!("-DoutputDirectory={}", downloads.display())))?;
+    let archive = downloads.join(format!("debezium-server-dist-{DEBEZIUM_VERSION}.tar.gz"));
+    expect_sha256("Debezium Server", DEBEZIUM_SHA256, &sha256_of_file(&archive)?)?;
+    run(Command::new("tar").args(["--no-same-owner", "-xzf"]).arg(&archive).arg("-C").arg(folder))?;
+    remove(&downloads)?;
+    remove(&repository)
 }
 
 /// Lets Maven copy the artifacts and all that they depend on into `folder`.

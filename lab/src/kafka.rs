@@ -264,6 +264,11 @@ impl Kafka {
         states.all(|state| state == Some(first)).then_some(first)
     }
 
+    /// The process id of the only broker's present or last process.
+    pub fn pid(&self) -> Option<u32> {
+        self.first().pid()
+    }
+
     /// Whether the process of any broker runs.
     pub fn is_running(&self) -> bool {
         self.brokers.iter().any(Broker::is_running)

@@ -32,6 +32,7 @@ pub mod proxy;
 pub mod reader;
 pub mod relay;
 mod run_dir;
+pub mod usage;
 pub mod waiting;
 
 pub use kafka::Kafka;
@@ -41,4 +42,5 @@ pub use process::{Child, Signal};
 pub use proxy::{Direction, Proxy};
 pub use reader::{Reader, Record, read_all};
 pub use relay::Relay;
+pub use run_dir::RunDir;
 pub use waiting::{eventually, pause, wait_until};

@@ -372,6 +372,12 @@ impl Database {
         &self.socket_dir
     }
 
+    /// The same as [`url`](Database::url) through the Unix socket.
+    pub fn unix_url(&self) -> String {
+        let sockets = self.socket_dir.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{sockets}:{}/{}", self.port, self.name)
+    }
+
     /// A connection as the superuser. Its task is spawned and ends with the client.
     pub async fn client(&self) -> Result<Client> {
         connect(&self.url()).await

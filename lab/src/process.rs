@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
-use std::{fmt, io, str};
+use std::{fmt, io};
 
 use anyhow::{Context, Result, bail};
 
-use crate::wait_until;
+use crate::{usage, wait_until};
 
 /// The user and group that servers run as when we are root, because Postgres refuses to be root.
 pub(crate) const NOBODY: u32 = 65534;
@@ -239,26 +239,19 @@ impl Child {
         read_log(&self.log)
     }
 
-    /// Resident memory now, from the kernel (`VmRSS`).
+    /// Resident memory now.
     pub fn rss_bytes(&self) -> Option<u64> {
-        self.status_bytes("VmRSS:")
+        usage::rss_bytes(self.pid)
     }
 
-    /// The most resident memory it ever had (`VmHWM`).
+    /// The most resident memory it ever had.
     pub fn peak_rss_bytes(&self) -> Option<u64> {
-        self.status_bytes("VmHWM:")
+        usage::peak_rss_bytes(self.pid)
     }
 
     /// The kernel's letter for its state: `T` is the evidence that a SIGSTOP took effect.
     pub fn state(&self) -> Option<char> {
         state_of(self.pid)
-    }
-
-    fn status_bytes(&self, field: &str) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
     }
 
     fn lock(&self) -> MutexGuard<'_, std::process::Child> {
@@ -388,11 +381,10 @@ pub(crate) fn is_pending(pid: u32, signal: u32) -> bool {
     masks.fold(0, |all, mask| all | mask) >> (signal - 1) & 1 == 1
 }
 
-/// State and parent. They follow the program's name, which is in parentheses and may hold some.
+/// State and parent.
 fn stat_of(pid: u32) -> Option<(char, u32)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let end_of_name = stat.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = str::from_utf8(stat.get(end_of_name + 1..)?).ok()?.split_whitespace();
+    let stat = usage::stat(pid)?;
+    let mut fields = stat.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 

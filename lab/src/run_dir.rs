@@ -12,11 +12,11 @@ const PREFIX: &str = "walrelay-lab-run-";
 
 /// One server's directory, removed on drop unless `WALRELAY_LAB_KEEP` is set.
 #[derive(Debug)]
-pub(crate) struct RunDir(PathBuf);
+pub struct RunDir(PathBuf);
 
 impl RunDir {
     /// A fresh, empty directory. The first call also removes what dead processes left behind.
-    pub(crate) fn create(name: &str) -> Result<RunDir> {
+    pub fn create(name: &str) -> Result<RunDir> {
         static SWEPT: Once = Once::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         SWEPT.call_once(sweep);
@@ -28,11 +28,13 @@ impl RunDir {
         Ok(RunDir(path))
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(crate) fn join(&self, name: &str) -> PathBuf {
+    /// A path in it.
+    pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }

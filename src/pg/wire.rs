@@ -24,6 +24,8 @@ pub struct Wire {
     read: ReadBuffer,
     /// What is being written. At most one status: a newer one waits until this is out.
     write: Bytes,
+    /// Reads that brought something since this was last asked for.
+    reads: u64,
 }
 
 /// A rolling buffer.
@@ -66,7 +68,7 @@ impl ReadBuffer {
 impl Wire {
     /// From a connection that has just entered `CopyBoth`; `rest` was read and not used.
     pub fn new(stream: Stream, rest: &[u8]) -> Wire {
-        Wire { stream, read: ReadBuffer::new(rest), write: Bytes::new() }
+        Wire { stream, read: ReadBuffer::new(rest), write: Bytes::new(), reads: 0 }
     }
 
     /// The next frame and its length, if it is there as a whole.
@@ -88,6 +90,12 @@ impl Wire {
     /// Gives up the first `len` bytes.
     pub fn consume(&mut self, len: usize) {
         self.read.start = self.read.start.saturating_add(len).min(self.read.end);
+    }
+
+    /// How often the socket has given something since this was last called. Few reads for many
+    /// messages are what makes both ends fast.
+    pub fn take_reads(&mut self) -> u64 {
+        std::mem::take(&mut self.reads)
     }
 
     /// Whether a message can be queued.
@@ -144,6 +152,7 @@ impl Wire {
             Poll::Ready(Ok(())) => {
                 let read = free.filled().len();
                 self.read.end += read;
+                self.reads += 1;
                 Poll::Ready(Ok(read))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

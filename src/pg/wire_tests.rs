@@ -280,3 +280,12 @@ async fn rows_come_in_while_the_server_does_not_read() {
     assert!(read == [status, b"behind it".to_vec()].concat());
     assert!(wire.is_writable());
 }
+
+#[tokio::test]
+async fn many_messages_in_one_read_are_one_read() {
+    let (mut wire, mut peer) = pair(&[]);
+    let bytes = message(b'd', b"row").repeat(100);
+    peer.write_all(&bytes).await.unwrap();
+    assert_eq!(read(&mut wire, bytes.len()).await.len(), 100);
+    assert_eq!((wire.take_reads(), wire.take_reads()), (1, 0));
+}

@@ -162,6 +162,11 @@ impl Broker {
         self.running(|child| child.signal(signal))
     }
 
+    /// The process id of the present or last process.
+    pub fn pid(&self) -> Option<u32> {
+        self.lock().as_ref().map(Child::pid)
+    }
+
     /// The kernel's letter for the broker's state, `T` when it is frozen.
     pub fn state(&self) -> Option<char> {
         self.lock().as_ref().and_then(Child::state)
