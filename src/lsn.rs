@@ -73,13 +73,34 @@ pub struct Position {
 impl Position {
     /// Length of the text form in bytes.
     pub const TEXT_LEN: usize = 34;
+
+    /// The text form. Every row has one, and a formatter would take as long for it as the rest of
+    /// the row takes.
+    pub fn text(self) -> [u8; Position::TEXT_LEN] {
+        let mut text = [b'-'; Position::TEXT_LEN];
+        let (epoch, rest) = text.split_at_mut(9);
+        let (commit, row) = rest.split_at_mut(17);
+        hex(u64::from(self.epoch), epoch.split_at_mut(8).0);
+        hex(self.commit.0, commit.split_at_mut(16).0);
+        hex(u64::from(self.row), row);
+        text
+    }
+}
+
+/// Fills `digits` with as many of the number, the last ones.
+fn hex(mut number: u64, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        let nibble = (number & 0xF) as u8;
+        *digit = if nibble < 10 { b'0' + nibble } else { b'A' - 10 + nibble };
+        number >>= 4;
+    }
 }
 
 /// Fixed-width hexadecimal `epoch-commit-row`, so that the order of the texts is the order of the
 /// rows: `00000001-00000016B374D848-00000003`.
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08X}-{:016X}-{:08X}", self.epoch, self.commit.0, self.row)
+        f.write_str(str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -124,5 +145,7 @@ mod tests {
         let texts = ordered.map(|p| p.to_string());
         assert!(ordered.is_sorted() && texts.is_sorted(), "{texts:?}");
         assert!(texts.iter().all(|t| t.len() == Position::TEXT_LEN));
+        let text = position(0x1234_ABCD, 0x16_B374_D848, 3).to_string();
+        assert_eq!(text, "1234ABCD-00000016B374D848-00000003");
     }
 }

@@ -236,13 +236,12 @@ impl Plan {
         row: Tuple<'_>,
         position: Position,
     ) -> Result<(), String> {
-        use std::fmt::Write as _;
         if !self.missing.is_empty() {
             let missing = self.missing.join(", ");
             return Err(format!("the table has no column {missing}; add it or change the mapping"));
         }
         scratch.position.clear();
-        let _ = write!(scratch.position, "{position}");
+        scratch.position.push_str(str::from_utf8(&position.text()).unwrap_or_default());
         scratch.bytes.clear();
         scratch.decoded.clear();
         for &index in &self.bytea {
