@@ -23,7 +23,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod downloads;
+pub mod history;
 pub mod kafka;
+pub mod load;
 pub mod pooler;
 pub mod ports;
 pub mod postgres;

@@ -426,7 +426,7 @@ impl Database {
     }
 }
 
-async fn connect(url: &str) -> Result<Client> {
+pub(crate) async fn connect(url: &str) -> Result<Client> {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.with_context(|| format!("connect to {url}"))?;
     // Its error is also the error of whatever the client does next.

@@ -10,7 +10,6 @@
 
 mod bare;
 mod guarded;
-mod load;
 mod scene;
 // What Postgres is told, and when.
 mod confirmed;

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use lab::history::History;
+use lab::load::{Load, MIXED, Shape, may_be_repeated, write_huge};
 use lab::{Kafka, Postgres, Proxy, eventually};
 
-use crate::load::{Load, MIXED, Shape, Verdict, check, watch};
-use crate::scene::{LATEST, PATIENCE, Scene};
+use crate::scene::{LATEST, PATIENCE, Scene, judge};
 
 const MIB: u64 = 1 << 20;
 /// 64 MiB and `max_in_flight_bytes`.
@@ -16,12 +17,14 @@ async fn a_hundred_thousand_mixed_events_arrive_once_and_in_order() {
     let scene = Scene::new(LATEST, 6).await;
     let relay = scene.relay().await;
     let sessions = relay.metric("walrelay_sessions_total").await;
-    let load = Load::start(&scene.database, MIXED).await;
+    let history = History::default();
+    let load = Load::start(&scene.database, MIXED, &history).await.unwrap();
     eventually(PATIENCE, "100,000 events", async || load.written() >= 100_000).await.unwrap();
-    let written = load.stop().await;
+    let written = load.stop().await.unwrap();
     let mut reader = scene.reader();
     let records = reader.poll_until(usize::try_from(written).unwrap(), PATIENCE).unwrap();
-    assert_eq!(check(&scene.client, records, 6).await, Verdict::default());
+    let verdict = judge(&history, &scene.client, records, 6).await;
+    assert!(verdict.is_perfect(), "{verdict}");
     assert_eq!(relay.metric("walrelay_sessions_total").await, sessions, "one was enough");
 }
 
@@ -31,15 +34,8 @@ async fn a22_c6_a_transaction_of_a_million_events_is_confirmed_whole_in_little_m
     let postgres = Postgres::start(LATEST).unwrap();
     let scene = Scene::on(&postgres, Kafka::shared(), 3).await;
     let relay = scene.relay().await;
-    scene
-        .execute(
-            "INSERT INTO outbox (aggregatetype, aggregateid, type, payload)
-             SELECT 'post', 'k' || g % 1000, 'created',
-                    jsonb_build_object('n', g / 1000 + 1, 'pad', repeat('x', 100))
-             FROM generate_series(0, 999999) g;
-             CREATE TABLE seq AS SELECT g AS key, 1000 AS n FROM generate_series(0, 999) g;",
-        )
-        .await;
+    let history = History::default();
+    write_huge(&scene.database, &history, 1000, 1000).await.unwrap();
     let sent = async || relay.metric("walrelay_events_total").await.unwrap_or(0.0);
     eventually(PATIENCE, "the first rows", async || sent().await > 1000.0).await.unwrap();
     let (held, mut looks) = (scene.confirmed().await, 0);
@@ -50,14 +46,15 @@ async fn a22_c6_a_transaction_of_a_million_events_is_confirmed_whole_in_little_m
     assert!(looks > 10, "looked only {looks} times");
     let mut reader = scene.reader();
     let records = reader.poll_until(1_000_000, Duration::from_secs(120)).unwrap();
-    assert_eq!(check(&scene.client, records, 3).await, Verdict::default());
+    let verdict = judge(&history, &scene.client, records, 3).await;
+    assert!(verdict.is_perfect(), "{verdict}");
     let peak = relay.peak_rss_bytes().unwrap();
     assert!(peak < MEMORY_MAX, "{} MiB", peak / MIB);
     scene.followed(PATIENCE).await;
 }
 
 /// Enough to fill what may be in flight several times over while Kafka is away.
-const HEAVY: Shape = Shape { writers: 4, keys: 500, padding: 500, paced_ms: None };
+const HEAVY: Shape = Shape { writers: 4, keys: 500, padding: 500, ..MIXED };
 
 /// A16: for twice as long as a walsender waits for a sign of life.
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +64,8 @@ async fn a16_kafka_down_for_a_minute_under_load_is_back_pressure() {
     let relay = scene.relay().await;
     // Creating the slot may have taken a second attempt.
     let sessions = relay.metric("walrelay_sessions_total").await;
-    let load = Load::start(&scene.database, HEAVY).await;
+    let history = History::default();
+    let load = Load::start(&scene.database, HEAVY, &history).await.unwrap();
     let some = async || relay.metric("walrelay_events_total").await > Some(1000.0);
     eventually(PATIENCE, "some events", some).await.unwrap();
 
@@ -91,13 +89,13 @@ async fn a16_kafka_down_for_a_minute_under_load_is_back_pressure() {
                JOIN pg_replication_slots ON pid = active_pid WHERE slot_name = $1";
     let row = scene.client.query_one(sql, &[&scene.topic]).await.unwrap();
     assert_eq!(row.get::<_, Option<&str>>(0), Some("WalSenderWriteData"));
-    let written = load.stop().await;
+    let written = load.stop().await.unwrap();
 
     kafka.start_again().unwrap();
     let mut reader = scene.reader();
     let records = reader.poll_until(usize::try_from(written).unwrap(), 2 * PATIENCE).unwrap();
-    let verdict = check(&scene.client, records, 6).await;
-    assert_eq!(Verdict { repeated: 0, ..verdict }, Verdict::default());
+    let verdict = judge(&history, &scene.client, records, 6).await;
+    assert!(verdict.is_faithful(), "{verdict}");
     relay.wait_ready(PATIENCE).await.unwrap();
     assert_eq!(relay.metric("walrelay_sessions_total").await, sessions, "Postgres hung up");
     let peak = relay.peak_rss_bytes().unwrap();
@@ -109,24 +107,25 @@ async fn a16_kafka_down_for_a_minute_under_load_is_back_pressure() {
 async fn kill_9_at_ten_random_moments_loses_and_reorders_nothing() {
     let scene = Scene::new(LATEST, 6).await;
     let relay = scene.relay().await;
-    let load = Load::start(&scene.database, MIXED).await;
+    let history = History::default();
+    let load = Load::start(&scene.database, MIXED, &history).await.unwrap();
     let mut bound = 0;
     for round in 0..10_u64 {
         // Spread over the phases of a status interval, and the same in every run.
         let alive = Duration::from_millis(1300 + round * 7919 % 1300);
-        bound += watch(&relay, alive, Duration::from_secs(1)).await;
+        bound += may_be_repeated(&relay, alive, Duration::from_secs(1)).await;
         relay.kill_9().unwrap();
         relay.start_again().unwrap();
         relay.wait_ready(PATIENCE).await.unwrap();
     }
-    let written = load.stop().await;
+    let written = load.stop().await.unwrap();
     scene.followed(PATIENCE).await;
     let mut reader = scene.reader();
     let records = reader.read_to_end(PATIENCE).unwrap();
-    let verdict = check(&scene.client, records, 6).await;
+    let verdict = judge(&history, &scene.client, records, 6).await;
     let repeated = verdict.repeated;
     println!("{written} events, {repeated} of at most {bound} repeated after ten kills");
-    assert_eq!(Verdict { repeated: 0, ..verdict }, Verdict::default());
+    assert!(verdict.is_faithful(), "{verdict}");
     assert!(repeated <= bound, "{repeated} repeated, {bound} were in flight or not confirmed");
 }
 
@@ -138,7 +137,9 @@ async fn a_hundred_terminated_walsenders_repeat_nothing() {
     let scene = Scene::on(Postgres::shared(LATEST), &kafka, 6).await;
     let relay = scene.start(&scene.database.url(), &kafka.proxied_bootstrap());
     relay.wait_ready(PATIENCE).await.unwrap();
-    let load = Load::start(&scene.database, Shape { writers: 2, ..MIXED }).await;
+    let history = History::default();
+    let shape = Shape { writers: 2, ..MIXED };
+    let load = Load::start(&scene.database, shape, &history).await.unwrap();
     // Acks are late from here on, so that much is in flight at any time. (Of a partition that is
     // new to us, the first is waited for.)
     let some = async || relay.metric("walrelay_events_total").await >= Some(1000.0);
@@ -159,11 +160,12 @@ async fn a_hundred_terminated_walsenders_repeat_nothing() {
     let done = eventually(3 * PATIENCE, "a hundred ended walsenders", &mut terminate).await;
     println!("{ended} ended, {with_many} of them with 10,000 in flight, up to {most}");
     done.unwrap();
-    let written = load.stop().await;
+    let written = load.stop().await.unwrap();
     proxy.pass().unwrap();
     let mut reader = scene.reader();
     let records = reader.poll_until(usize::try_from(written).unwrap(), PATIENCE).unwrap();
-    assert_eq!(check(&scene.client, records, 6).await, Verdict::default());
+    let verdict = judge(&history, &scene.client, records, 6).await;
+    assert!(verdict.is_perfect(), "{verdict}");
     let sessions = relay.metric("walrelay_sessions_total").await.unwrap();
     assert!(sessions >= 100.0, "the relay noticed only {sessions}");
 }

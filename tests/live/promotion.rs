@@ -1,12 +1,14 @@
 //! A standby takes over, or a server is not the one it was: LSNs name other content then.
 
+use lab::history::History;
+use lab::history::checker::Verdict;
+use lab::load::{Load, Shape, write_huge};
 use lab::{Kafka, Postgres, Reader, Relay, Signal, eventually, read_all};
 use tokio_postgres::Client;
 use walrelay::lsn::Lsn;
 use walrelay::position::{PositionRecord, switched};
 
-use crate::load::{Load, Shape, Verdict, check};
-use crate::scene::{LATEST, PATIENCE, Scene, insert, not_ready};
+use crate::scene::{LATEST, PATIENCE, Scene, insert, judge, not_ready};
 
 // The server is another one, or an older one.
 mod other_server;
@@ -150,7 +152,7 @@ async fn b19_a_relay_ahead_of_a_synced_slot_skips_no_row_of_the_new_timeline() {
     }
 }
 
-const MIXED: Shape = Shape { writers: 4, keys: 300, padding: 0, paced_ms: None };
+const MIXED: Shape = Shape { writers: 4, keys: 300, ..lab::load::MIXED };
 
 /// Nothing was delivered that the standby does not know; it knows more.
 #[tokio::test(flavor = "multi_thread")]
@@ -161,14 +163,15 @@ async fn b18_a_relay_behind_the_promoted_standby_goes_on_where_it_was() {
         drop(scene.relay().await);
         let standby = primary.standby().keep_slots().start().await.unwrap();
         let relay = relay_on(&scene, &[&primary, &standby]).await;
-        let load = Load::start(&scene.database, MIXED).await;
+        let history = History::default();
+        let load = Load::start(&scene.database, MIXED, &history).await.unwrap();
         let some = async || relay.metric("walrelay_events_total").await > Some(3000.0);
         eventually(PATIENCE, "some events", some).await.unwrap();
         relay.signal(Signal::Stop).unwrap();
         let frozen_at = load.written();
         let more = async || load.written() > frozen_at + 3000;
         eventually(PATIENCE, "more events", more).await.unwrap();
-        load.stop().await;
+        load.stop().await.unwrap();
         standby.follow(&primary).await.unwrap();
         primary.kill_9().unwrap();
         standby.promote().await.unwrap();
@@ -177,29 +180,29 @@ async fn b18_a_relay_behind_the_promoted_standby_goes_on_where_it_was() {
         relay.signal(Signal::Cont).unwrap();
 
         let database = scene.database.on(&standby);
-        let load = Load::start(&database, MIXED).await;
+        let load = Load::start(&database, MIXED, &history).await.unwrap();
         eventually(PATIENCE, "new events", async || load.written() > 2000).await.unwrap();
-        load.stop().await;
-        let verdict = all_arrived(&scene, &database.client().await.unwrap()).await;
-        println!("Postgres {version}: {verdict:?}");
-        assert_eq!(verdict, Verdict::default());
+        load.stop().await.unwrap();
+        let verdict = all_arrived(&scene, &database.client().await.unwrap(), &history).await;
+        println!("Postgres {version}: {verdict}");
+        assert!(verdict.is_perfect(), "{verdict}");
         let said = format!("timeline 2 follows timeline 1 at {switch}, behind everything");
         relay.wait_for_log(PATIENCE, &said).unwrap();
     }
 }
 
 /// Waits until nothing is missing of what the server has, and judges.
-async fn all_arrived(scene: &Scene<'_>, client: &Client) -> Verdict {
+async fn all_arrived(scene: &Scene<'_>, client: &Client, history: &History) -> Verdict {
     let done = async || {
         let records = read_all(&scene.kafka.bootstrap(), &scene.topic).unwrap();
-        (check(client, &records, 3).await.lost == 0).then_some(records)
+        (judge(history, client, &records, 3).await.lost == 0).then_some(records)
     };
     let waited = eventually(PATIENCE, "all events", done).await;
     let records = match waited {
         Ok(records) => records,
         Err(_) => read_all(&scene.kafka.bootstrap(), &scene.topic).unwrap(),
     };
-    check(client, &records, 3).await
+    judge(history, client, &records, 3).await
 }
 
 /// Up to version 16 no slot comes along by itself.
@@ -252,7 +255,8 @@ async fn b19_a_failover_slot_carries_on_after_promotion() {
         scene.execute("SELECT pg_reload_conf()").await;
         standby.sync_slot(&primary, &scene.topic).await.unwrap();
         let relay = relay_on(&scene, &[&primary, &standby]).await;
-        let load = Load::start(&scene.database, MIXED).await;
+        let history = History::default();
+        let load = Load::start(&scene.database, MIXED, &history).await.unwrap();
         let some = async || relay.metric("walrelay_events_total").await > Some(5000.0);
         eventually(PATIENCE, "some events", some).await.unwrap();
         // The standby hears nothing more, so that nothing more may be delivered.
@@ -261,19 +265,20 @@ async fn b19_a_failover_slot_carries_on_after_promotion() {
         let more = async || load.written() > frozen_at + 2000;
         eventually(PATIENCE, "events unknown to the standby", more).await.unwrap();
         primary.kill_9().unwrap();
-        load.outlive_server().await;
+        load.outlive_server().await.unwrap();
+        history.fork();
         standby.promote().await.unwrap();
         let switch = switch_of(&standby).await;
         assert!(remembered(&scene).end <= switch, "the relay was ahead of the standby");
 
         let database = scene.database.on(&standby);
-        let load = Load::start(&database, MIXED).await;
+        let load = Load::start(&database, MIXED, &history).await.unwrap();
         eventually(PATIENCE, "new events", async || load.written() > 2000).await.unwrap();
-        load.stop().await;
+        load.stop().await.unwrap();
         let client = database.client().await.unwrap();
-        let verdict = all_arrived(&scene, &client).await;
-        println!("Postgres {version}: {verdict:?}");
-        assert_eq!(verdict, Verdict::default());
+        let verdict = all_arrived(&scene, &client, &history).await;
+        println!("Postgres {version}: {verdict}");
+        assert!(verdict.is_perfect(), "{verdict}");
         relay
             .wait_for_log(PATIENCE, &format!("timeline 2 follows timeline 1 at {switch}"))
             .unwrap();
@@ -293,26 +298,27 @@ async fn b19_a_failover_while_kafka_is_away_loses_and_reorders_nothing() {
     create_failover_slot(&scene).await;
     let relay = relay_on(&scene, &[&primary, &standby]).await;
     standby.sync_slot(&primary, &scene.topic).await.unwrap();
-    let load = Load::start(&scene.database, MIXED).await;
+    let history = History::default();
+    let load = Load::start(&scene.database, MIXED, &history).await.unwrap();
     let some = async || relay.metric("walrelay_events_total").await > Some(2000.0);
     eventually(PATIENCE, "some events", some).await.unwrap();
     kafka.kill_9().unwrap();
     let in_flight = async || relay.metric("walrelay_in_flight_records").await > Some(100.0);
     eventually(PATIENCE, "events in flight", in_flight).await.unwrap();
-    load.stop().await;
+    load.stop().await.unwrap();
     standby.follow(&primary).await.unwrap();
     primary.kill_9().unwrap();
     standby.promote().await.unwrap();
     switch_of(&standby).await;
     let database = scene.database.on(&standby);
-    let load = Load::start(&database, MIXED).await;
+    let load = Load::start(&database, MIXED, &history).await.unwrap();
     relay.wait_for_log(PATIENCE, "Postgres is on timeline 2 now, and was on 1").unwrap();
     not_ready(&relay, "Connection refused").await;
-    load.stop().await;
+    load.stop().await.unwrap();
     kafka.start_again().unwrap();
-    let verdict = all_arrived(&scene, &database.client().await.unwrap()).await;
-    println!("{verdict:?}");
-    assert_eq!(Verdict { repeated: 0, ..verdict }, Verdict::default());
+    let verdict = all_arrived(&scene, &database.client().await.unwrap(), &history).await;
+    println!("{verdict}");
+    assert!(verdict.is_faithful(), "{verdict}");
     relay.wait_ready(PATIENCE).await.unwrap();
 }
 
@@ -368,7 +374,7 @@ async fn b22_a_relay_pointed_at_a_standby_says_so() {
 /// Both servers, with a slot that comes along, and the relay on its way through one long
 /// transaction when the primary dies. The standby knows all of the transaction or nothing.
 async fn long_transaction(standby_knows: bool) {
-    const ROWS: usize = 200_000;
+    const ROWS: u32 = 200_000;
     let primary = Postgres::start(LATEST).unwrap();
     let mut scene = Scene::on(&primary, Kafka::shared(), 3).await;
     let standby = primary.standby().slot("standby").sync_slots().start().await.unwrap();
@@ -381,14 +387,8 @@ async fn long_transaction(standby_knows: bool) {
     let frozen = if standby_knows { None } else { Some(standby.freeze_wal_receiver().await) };
     let _frozen = frozen.transpose().unwrap();
     relay.signal(Signal::Stop).unwrap();
-    scene
-        .execute(&format!(
-            "INSERT INTO outbox (aggregatetype, aggregateid, type, payload)
-             SELECT 'post', 'k' || g % 1000, 'created', jsonb_build_object('n', g / 1000 + 1)
-             FROM generate_series(0, {ROWS} - 1) g;
-             CREATE TABLE seq AS SELECT g AS key, {ROWS} / 1000 AS n FROM generate_series(0, 999) g"
-        ))
-        .await;
+    let history = History::default();
+    write_huge(&scene.database, &history, 1000, ROWS / 1000).await.unwrap();
     if standby_knows {
         standby.follow(&primary).await.unwrap();
     }
@@ -397,15 +397,15 @@ async fn long_transaction(standby_knows: bool) {
     eventually(PATIENCE, "some way into the transaction", sent).await.unwrap();
     primary.kill_9().unwrap();
     let part = read_all(&scene.kafka.bootstrap(), &scene.topic).unwrap().len();
-    assert!(part < ROWS, "all of it was sent");
+    assert!(part < ROWS as usize, "all of it was sent");
     standby.promote().await.unwrap();
     let switch = switch_of(&standby).await;
     let database = scene.database.on(&standby);
     let client = database.client().await.unwrap();
     if standby_knows {
-        let verdict = all_arrived(&scene, &client).await;
-        println!("{part} of {ROWS} were sent before: {verdict:?}");
-        assert_eq!(verdict, Verdict::default());
+        let verdict = all_arrived(&scene, &client, &history).await;
+        println!("{part} of {ROWS} were sent before: {verdict}");
+        assert!(verdict.is_perfect(), "{verdict}");
         relay
             .wait_for_log(PATIENCE, &format!("timeline 2 follows timeline 1 at {switch}"))
             .unwrap();

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use lab::history::History;
+use lab::load::{Load, PACED};
 use lab::{eventually, read_all};
 use walrelay::kafka::partition::partition;
 
-use crate::load::{Load, Shape, Verdict, check};
-use crate::scene::{LATEST, PATIENCE, Scene, insert, not_ready};
+use crate::scene::{LATEST, PATIENCE, Scene, insert, judge_grown, not_ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_land_where_a_java_producer_puts_them() {
@@ -268,8 +269,8 @@ async fn d11_only_the_refused_record_of_a_batch_is_skipped() {
 async fn d16_a_topic_that_grows_reorders_no_key() {
     let scene = Scene::new(LATEST, 2).await;
     let relay = scene.relay().await;
-    let shape = Shape { writers: 4, keys: 200, padding: 0, paced_ms: Some(4) };
-    let load = Load::start(&scene.database, shape).await;
+    let history = History::default();
+    let load = Load::start(&scene.database, PACED, &history).await.unwrap();
     let some = async || relay.metric("walrelay_events_total").await > Some(1000.0);
     eventually(PATIENCE, "some events", some).await.unwrap();
     scene.kafka.add_partitions(&scene.topic, 6).await.unwrap();
@@ -277,7 +278,7 @@ async fn d16_a_topic_that_grows_reorders_no_key() {
     let mut reader = scene.reader();
     let grown = |records: &[lab::Record]| records.iter().any(|record| record.partition > 1);
     reader.read_until(PATIENCE, "a record in a new partition", grown).unwrap();
-    load.stop().await;
+    load.stop().await.unwrap();
     scene.followed(PATIENCE).await;
     let mut records = read_all(&bootstrap, &scene.topic).unwrap();
     // Within a partition the log has the order of the stream, and each key moved once.
@@ -297,8 +298,8 @@ async fn d16_a_topic_that_grows_reorders_no_key() {
         assert!(may.contains(places), "{key} was on {places:?}, not on {before}, then {after}");
     }
     assert!(places.values().any(|places| places.len() == 2), "no key moved");
-    let verdict = check(&scene.client, &records, 6).await;
-    assert_eq!(Verdict { misplaced: 0, ..verdict }, Verdict::default());
+    let verdict = judge_grown(&history, &scene.client, &records, &[2, 6]).await;
+    assert!(verdict.is_perfect(), "{verdict}");
 }
 
 fn at(key: &str, partitions: u32) -> i32 {

@@ -4,9 +4,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use lab::{Database, Kafka, Postgres, Reader, Relay, eventually};
+use lab::history::History;
+use lab::history::checker::{Verdict, check};
+use lab::history::seen::Seen;
+use lab::{Database, Kafka, Postgres, Reader, Record, Relay, eventually};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
+use walrelay::kafka::partition::partition;
 use walrelay::lsn::Lsn;
 
 pub const VERSIONS: [u16; 5] = [14, 15, 16, 17, 18];
@@ -188,4 +192,30 @@ pub async fn not_ready(relay: &Relay, why: &str) {
     let (_, last) = relay.get("/readyz").await.unwrap_or_default();
     eventually(PATIENCE, &format!("{why:?}, not {last:?}"), said).await.unwrap();
     assert!(relay.is_running());
+}
+
+/// Compares all that arrived in a topic of so many partitions with what was committed.
+pub async fn judge(
+    history: &History,
+    client: &Client,
+    records: &[Record],
+    partitions: u32,
+) -> Verdict {
+    judge_grown(history, client, records, &[partitions]).await
+}
+
+/// The same for a topic that had these numbers of partitions, one after the other.
+pub async fn judge_grown(
+    history: &History,
+    client: &Client,
+    records: &[Record],
+    counts: &[u32],
+) -> Verdict {
+    let truth = history.settle(client).await.unwrap();
+    let seen: Vec<Seen> = records.iter().map(Seen::of).collect();
+    check(&truth, &seen, &|key| {
+        let key = format!("k{key}");
+        let home = |count: &u32| i32::try_from(partition(key.as_bytes(), *count)).unwrap();
+        counts.iter().map(home).collect()
+    })
 }
