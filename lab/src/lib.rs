@@ -34,6 +34,7 @@ pub mod proxy;
 pub mod reader;
 pub mod relay;
 mod run_dir;
+pub mod torture;
 pub mod usage;
 pub mod waiting;
 

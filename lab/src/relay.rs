@@ -244,7 +244,7 @@ fn parse_answer(answer: &str) -> Result<(u16, String)> {
     Ok((status.parse().context("the status is no number")?, body.to_owned()))
 }
 
-fn sum_of_metric(text: &str, name: &str, label: &str) -> Option<f64> {
+pub(crate) fn sum_of_metric(text: &str, name: &str, label: &str) -> Option<f64> {
     let samples = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let (labels, value) = match rest.strip_prefix('{') {

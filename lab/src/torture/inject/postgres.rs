@@ -1,0 +1,127 @@
+//! What happens to Postgres.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Hurt;
+use crate::load::write_huge;
+use crate::process::{send, state_of};
+use crate::torture::fault::{Fault, Wire};
+use crate::torture::stage::{NAME, PATIENCE, blocking};
+use crate::{Signal, eventually};
+
+/// A walsender that cannot reach its receiver waits for `wal_sender_timeout`.
+const STOP_TIMEOUT: Duration = Duration::from_secs(45);
+
+impl Hurt<'_> {
+    pub(super) async fn postgres_away(&self) -> Result<String> {
+        let postgres = self.stage.primary();
+        let fault = self.fault;
+        let victim = Arc::clone(&postgres);
+        let stopped = blocking(move || match fault {
+            Fault::PostgresImmediateStop => victim.stop_immediate(),
+            Fault::PostgresFastStop => victim.stop_fast(STOP_TIMEOUT),
+            _ => victim.kill_9(),
+        });
+        stopped.await?;
+        ensure!(!postgres.is_running(), "it runs");
+        self.last().await?;
+        blocking(move || postgres.start_again()).await?;
+        Ok("the process was gone".to_owned())
+    }
+
+    pub(super) async fn postgres_frozen(&self) -> Result<String> {
+        let postgres = self.stage.primary();
+        let pid = postgres.pid().context("no process")?;
+        postgres.signal(Signal::Stop)?;
+        let frozen = async || state_of(pid) == Some('T');
+        eventually(PATIENCE, "Postgres to freeze", frozen).await?;
+        self.last().await?;
+        postgres.signal(Signal::Cont)?;
+        Ok("state T".to_owned())
+    }
+
+    pub(super) async fn backend_crash(&self) -> Result<String> {
+        const SAID: &str = "was terminated by signal 9";
+        let postgres = self.stage.primary();
+        let before = postgres.log().matches(SAID).count();
+        let client = self.stage.client().await?;
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+        send(Signal::Kill, &[u32::try_from(pid)?])?;
+        let said = async || postgres.log().matches(SAID).count() > before;
+        eventually(PATIENCE, "Postgres to notice", said).await?;
+        let back = async || self.stage.client().await.is_ok();
+        eventually(PATIENCE, "Postgres to be back", back).await?;
+        Ok(format!("backend {pid} {SAID}"))
+    }
+
+    pub(super) async fn walsender_terminated(&self) -> Result<String> {
+        let client = self.stage.client().await?;
+        let sql = "SELECT active_pid, pg_terminate_backend(active_pid)
+                   FROM pg_replication_slots WHERE slot_name = $1 AND active_pid IS NOT NULL";
+        let pid: i32 = eventually(PATIENCE, "a walsender", async || {
+            let row = client.query_opt(sql, &[&NAME]).await.ok()??;
+            row.get::<_, bool>(1).then(|| row.get(0))
+        })
+        .await?;
+        let pid = u32::try_from(pid)?;
+        // A walsender that cannot write does not hear of it before the proxy reads again.
+        let gone = async || matches!(state_of(pid), None | Some('Z'));
+        eventually(PATIENCE, "the walsender to end", gone).await?;
+        Ok(format!("walsender {pid}"))
+    }
+
+    /// The wire is slow, so that the stop comes in the middle of the transaction.
+    pub(super) async fn half_sent(&self) -> Result<String> {
+        const ROWS: u32 = 40_000;
+        let keys = self.stage.plan.shape.keys;
+        let proxies = self.stage.proxies(Wire::Postgres);
+        let database = self.stage.database();
+        write_huge(&database, &self.stage.history, keys, ROWS.div_ceil(keys)).await?;
+        for proxy in proxies {
+            proxy.throttle(1_000_000);
+        }
+        let metric = async || self.stage.relay.metric("walrelay_events_total").await;
+        let mut before = None;
+        let some = async || {
+            let now = metric().await;
+            // Another process counts from zero.
+            before = before.filter(|before| now.is_some_and(|now| now >= *before)).or(now);
+            now.zip(before).is_some_and(|(now, before)| now > before + 500.0)
+        };
+        eventually(PATIENCE, "a part of the transaction", some).await?;
+        let postgres = self.stage.primary();
+        let victim = Arc::clone(&postgres);
+        blocking(move || victim.stop_immediate()).await?;
+        let sent = metric().await.zip(before).map_or(0.0, |(now, before)| now - before);
+        for proxy in proxies {
+            proxy.pass()?;
+        }
+        blocking(move || postgres.start_again()).await?;
+        Ok(format!("stopped {sent} records after the beginning of {ROWS}"))
+    }
+
+    /// The standby is frozen for a while before, so that it does not know the last transactions.
+    pub(super) async fn promotion(&self) -> Result<String> {
+        let standby = Arc::clone(self.stage.standby.as_ref().context("no standby")?);
+        let primary = self.stage.primary();
+        let replayed = "SELECT pg_last_wal_replay_lsn()::text";
+        let frozen = standby.freeze_wal_receiver().await?;
+        tokio::time::sleep(self.lasts.min(Duration::from_secs(5))).await;
+        let known: String =
+            standby.client("postgres").await?.query_one(replayed, &[]).await?.get(0);
+        let written = "SELECT pg_current_wal_flush_lsn()::text";
+        let written: String =
+            primary.client("postgres").await?.query_one(written, &[]).await?.get(0);
+        primary.kill_9()?;
+        self.stage.history.fork();
+        standby.promote().await?;
+        drop(frozen);
+        let timeline = standby.timeline().await?;
+        ensure!(timeline == 2, "timeline {timeline}");
+        self.stage.promoted(standby);
+        Ok(format!("timeline {timeline}; the standby knew {known} of {written}"))
+    }
+}

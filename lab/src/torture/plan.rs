@@ -1,0 +1,223 @@
+//! What a run does, all of it derived from its seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::downloads::POSTGRES_MAJORS;
+use crate::load::{Kind, Shape};
+use crate::torture::fault::{ALL, Fault, Side};
+
+/// The relay's configuration, where a run chooses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choices {
+    /// `delivery.max_in_flight`
+    pub max_in_flight: u32,
+    /// `delivery.max_in_flight_bytes`, in MiB
+    pub max_in_flight_mib: u64,
+    /// `postgres.status_interval`, in milliseconds
+    pub status_interval_ms: u64,
+    /// Whether there is a topic of position records.
+    pub positions: bool,
+    /// librdkafka's `linger.ms`
+    pub linger_ms: u32,
+    /// librdkafka's `batch.num.messages`
+    pub batch: u32,
+    /// librdkafka's `compression.type`
+    pub compression: &'static str,
+}
+
+/// One fault of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Since the load began.
+    pub at: Duration,
+    /// Until it is healed, for those that last.
+    pub lasts: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where all of it comes from.
+    pub seed: u64,
+    /// Major version.
+    pub postgres: u16,
+    /// Of the topic, to begin with.
+    pub partitions: i32,
+    /// The relay's configuration.
+    pub choices: Choices,
+    /// What is written.
+    pub shape: Shape,
+    /// From the first to the last fault's end.
+    pub length: Duration,
+    /// Ordered by time.
+    pub faults: Vec<Planned>,
+}
+
+/// Kinds of transactions, by what they are hard on.
+const MIXES: [&[(u32, Kind)]; 4] = [
+    &[
+        (70, Kind::Rows(1)),
+        (6, Kind::Rows(50)),
+        (4, Kind::Copied(30)),
+        (6, Kind::RolledBack(20)),
+        (6, Kind::Savepoints),
+        (5, Kind::Prepared),
+        (3, Kind::Deleted),
+    ],
+    &[(90, Kind::Rows(1)), (8, Kind::Padded(9_000)), (2, Kind::Padded(60_000))],
+    &[(40, Kind::Rows(5)), (30, Kind::RolledBack(5)), (20, Kind::Savepoints), (10, Kind::HungUp)],
+    &[(60, Kind::Rows(1)), (20, Kind::Prepared), (15, Kind::Deleted), (5, Kind::Copied(100))],
+];
+
+/// Where faults come from: by turns, so that every few seeds have all of them.
+const SIDES: [&[Side]; 4] = [
+    &[Side::Postgres, Side::Load],
+    &[Side::Relay, Side::Postgres, Side::Load],
+    &[Side::Kafka, Side::Load],
+    &[Side::Relay, Side::Postgres, Side::Kafka, Side::Load],
+];
+
+impl Plan {
+    /// The plan of a seed. With `only`, no other faults than these are chosen.
+    pub fn new(seed: u64, length: Duration, only: &[Fault]) -> Plan {
+        let mut random = Rng::with_seed(seed);
+        let turn = |count: usize| usize::try_from(seed).unwrap_or(0) % count;
+        let pick = |list: &[u32], random: &mut Rng| list[random.usize(0..list.len())];
+        let postgres = POSTGRES_MAJORS[turn(POSTGRES_MAJORS.len())];
+        let choices = Choices {
+            max_in_flight: pick(&[50, 500, 5_000, 50_000], &mut random),
+            max_in_flight_mib: u64::from(pick(&[1, 4, 32], &mut random)),
+            status_interval_ms: u64::from(pick(&[100, 300, 1_000], &mut random)),
+            positions: random.u32(0..5) > 0,
+            linger_ms: pick(&[0, 2, 5, 20], &mut random),
+            batch: pick(&[1, 100, 10_000], &mut random),
+            compression: ["none", "lz4", "zstd"][random.usize(0..3)],
+        };
+        let shape = Shape {
+            writers: random.u64(2..6),
+            keys: pick(&[3, 40, 500], &mut random),
+            padding: [0, 200, 2_000][random.usize(0..3)],
+            pause: Duration::from_millis(random.u64(3..25)),
+            mix: MIXES[random.usize(0..MIXES.len())],
+            patient: true,
+        };
+        let partitions = i32::try_from(pick(&[1, 3, 6], &mut random)).unwrap_or(1);
+        let sides = SIDES[turn(SIDES.len())];
+        let allowed = |fault: &Fault| match only {
+            [] => sides.contains(&fault.side()),
+            only => only.contains(fault),
+        };
+        let fitting: Vec<Fault> = ALL.iter().copied().filter(allowed).collect();
+        let faults = schedule(&mut random, &fitting, length, !only.is_empty());
+        let choices = Choices {
+            // Without it, a start after a promotion cannot know where to begin.
+            positions: choices.positions
+                || faults.iter().any(|planned| planned.fault == Fault::Promotion),
+            ..choices
+        };
+        Plan { seed, postgres, partitions, choices, shape, length, faults }
+    }
+
+    /// Whether the plan has this fault.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.iter().any(|planned| planned.fault == fault)
+    }
+
+    /// Whether nothing may come twice, because only Postgres fails.
+    pub fn repeats_nothing(&self) -> bool {
+        let quiet = |fault: Fault| match fault {
+            // Without a memory, a start begins with the last transaction of the slot.
+            Fault::RelayTerminated => self.choices.positions,
+            fault => !fault.may_repeat(),
+        };
+        self.faults.iter().all(|planned| quiet(planned.fault))
+    }
+}
+
+/// Faults one after the other, which may last into each other.
+fn schedule(random: &mut Rng, fitting: &[Fault], length: Duration, again: bool) -> Vec<Planned> {
+    /// Faults that make a different server of it, or a different topic, come once.
+    const ONCE: [Fault; 3] = [Fault::Promotion, Fault::PartitionsAdded, Fault::TopicRecreated];
+    let mut faults: Vec<Planned> = Vec::new();
+    let mut at = Duration::from_millis(random.u64(500..2_000));
+    // What is left of the deck; each card comes before any comes again.
+    let mut deck: Vec<Fault> = Vec::new();
+    while at < length {
+        if deck.is_empty() {
+            deck = fitting.to_vec();
+            random.shuffle(&mut deck);
+        }
+        let Some(fault) = deck.pop() else { break };
+        let had = faults.iter().any(|planned| planned.fault == fault);
+        if !(had && (ONCE.contains(&fault) || !again && fitting.len() > 20)) {
+            let rest = length.saturating_sub(at);
+            let long = random.u32(0..4) == 0;
+            let lasts = random.u64(if long { 8_000..16_000 } else { 800..5_000 });
+            let lasts = Duration::from_millis(lasts).min(rest);
+            faults.push(Planned { at, lasts, fault });
+        } else if fitting.iter().all(|fault| ONCE.contains(fault)) {
+            break;
+        }
+        at += Duration::from_millis(random.u64(1_000..5_000));
+    }
+    faults
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { seed, postgres, partitions, choices, shape, .. } = self;
+        writeln!(f, "seed {seed}: Postgres {postgres}, {partitions} partitions, {choices:?}")?;
+        writeln!(f, "{shape:?}")?;
+        for Planned { at, lasts, fault } in &self.faults {
+            let (at, lasts) = (at.as_secs_f64(), lasts.as_secs_f64());
+            writeln!(f, "{at:7.2} s  {fault} for {lasts:.2} s")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn faults(seeds: impl Iterator<Item = u64>, length: Duration) -> BTreeSet<Fault> {
+        let plans = seeds.map(|seed| Plan::new(seed, length, &[]));
+        plans.flat_map(|plan| plan.faults).map(|planned| planned.fault).collect()
+    }
+
+    #[test]
+    fn a_seed_is_a_plan() {
+        for seed in 0..50 {
+            let plan = || Plan::new(seed, MINUTE, &[]).to_string();
+            assert_eq!(plan(), plan());
+            assert!(Plan::new(seed, MINUTE, &[]).faults.len() > 5, "{}", plan());
+        }
+    }
+
+    #[test]
+    fn sixty_minutes_have_every_fault_on_every_version() {
+        for postgres in POSTGRES_MAJORS {
+            let seeds = (0..60).filter(|seed| Plan::new(*seed, MINUTE, &[]).postgres == postgres);
+            let found = faults(seeds, MINUTE);
+            let missing: Vec<_> = ALL.iter().filter(|fault| !found.contains(fault)).collect();
+            assert!(missing.is_empty(), "Postgres {postgres}: {missing:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_fault() {
+        for fault in ALL {
+            assert_eq!(fault.to_string().parse(), Ok(*fault));
+        }
+        assert!("kafka".parse::<Fault>().is_err());
+    }
+}

@@ -1,0 +1,277 @@
+//! One run: load and faults, then peace, then the verdict.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use tokio::sync::Mutex;
+
+use crate::eventually;
+use crate::history::checker::{Verdict, check};
+use crate::history::seen::Seen;
+use crate::load::Load;
+use crate::torture::fault::{Fault, Side};
+use crate::torture::inject::inject;
+use crate::torture::placement::homes;
+use crate::torture::plan::{Plan, Planned};
+use crate::torture::stage::Stage;
+use crate::torture::watch::{self, Watch};
+
+/// From the last fault's end until everything is delivered, confirmed, and the relay ready.
+const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+/// Ready, nothing moves, and rows wait: for longer than this it is a lie.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// What README promises beside `max_in_flight_bytes`.
+const MEMORY_MAX_MIB: u64 = 64;
+/// What is not told yet of a transaction under way.
+const SPAN_MAX: u64 = 1000;
+/// How long one fault may take, its mending included.
+const FAULT_MAX: Duration = Duration::from_secs(240);
+
+/// What happened in a run.
+#[derive(Debug)]
+pub struct Report {
+    /// What was planned.
+    pub plan: Plan,
+    /// What was written.
+    pub events: u64,
+    /// How long it took until all was well after the last fault.
+    pub catch_up: Duration,
+    /// What arrived.
+    pub verdict: Verdict,
+    /// What was seen meanwhile.
+    pub watched: watch::Seen,
+    /// Events that are gone in Postgres with a timeline that was left.
+    pub diverged: u64,
+    /// SIGKILLs of the relay.
+    pub kills: u64,
+    /// The faults with their times and evidence.
+    pub story: Vec<String>,
+    /// What must not be.
+    pub failures: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { plan, events, verdict, watched, .. } = self;
+        write!(
+            f,
+            "seed {:<5} postgres {} {:>7} events {:>2} faults {:>6} repeats {:>5} diverged \
+             catch-up {:4.1} s, silence {:4.1} s, peak {:>3} MiB, {}",
+            plan.seed,
+            plan.postgres,
+            events,
+            plan.faults.len(),
+            verdict.repeated,
+            verdict.diverged,
+            self.catch_up.as_secs_f64(),
+            watched.longest_silence.as_secs_f64(),
+            watched.peak_rss_bytes >> 20,
+            if self.failures.is_empty() { "good" } else { "FAILED" },
+        )
+    }
+}
+
+/// Plays a plan. The logs of everything stay in `keep` if anything is wrong.
+///
+/// # Errors
+/// If the run could not be brought to its end; the logs stay then, too.
+pub async fn run(plan: Plan, binary: &Path, keep: &Path) -> Result<Report> {
+    let stage = Stage::set(plan, binary).await.context("set the stage")?;
+    let watch = Watch::default();
+    let mut story = Vec::new();
+    let played = tokio::select! {
+        played = play(&stage, &watch, &mut story) => played,
+        () = watch.run(&stage) => Err(anyhow!("nobody watches")),
+    };
+    let failed = played.as_ref().map_or(true, |report| !report.failures.is_empty());
+    if failed {
+        let folder = write_logs(&stage, &story, keep).context("keep the logs")?;
+        eprintln!("seed {}: logs are in {}", stage.plan.seed, folder.display());
+    }
+    played.map(|report| Report { story, ..report }).with_context(|| stage.plan.to_string())
+}
+
+async fn play(stage: &Stage, watch: &Watch, story: &mut Vec<String>) -> Result<Report> {
+    let load = Load::start_at(&stage.writers_url(), stage.plan.shape, &stage.history).await?;
+    ensure!(stage.load.set(load).is_ok(), "a second load");
+    let begun = Instant::now();
+    let mut failures = faults(stage, begun, story).await;
+    let healed = Instant::now();
+    let events = stage.load()?.stop().await?;
+    let caught_up = catch_up(stage).await;
+    let catch_up = healed.elapsed();
+    if let Err(error) = caught_up {
+        let (_, status) = stage.relay.get("/status").await.unwrap_or_default();
+        failures.push(format!("stuck: {error:#}; /status {status}"));
+    }
+    let client = stage.writer().await?;
+    let truth = stage.history.settle(&client).await.context("void")?;
+    let verdict = verdict_on(stage, &truth).await?;
+    let watched = watch.seen();
+    let kills = stage.kills.load(Ordering::SeqCst);
+    let plan = stage.plan.clone();
+    let diverged = truth.diverged_events();
+    let report = Report {
+        plan,
+        events,
+        catch_up,
+        verdict,
+        watched,
+        diverged,
+        kills,
+        story: Vec::new(),
+        failures,
+    };
+    Ok(judge(stage, report))
+}
+
+/// Every fault at its time; those of one side one after the other.
+async fn faults(stage: &Stage, begun: Instant, story: &mut Vec<String>) -> Vec<String> {
+    let lanes: HashMap<Side, Mutex<()>> = [Side::Relay, Side::Postgres, Side::Kafka, Side::Load]
+        .map(|side| (side, Mutex::new(())))
+        .into();
+    let play = async |planned: &Planned| {
+        tokio::time::sleep_until((begun + planned.at).into()).await;
+        let _lane = match lanes.get(&planned.fault.side()) {
+            Some(lane) => Some(lane.lock().await),
+            None => None,
+        };
+        let at = begun.elapsed();
+        let done = tokio::time::timeout(FAULT_MAX, inject(stage, *planned)).await;
+        let done = done.unwrap_or_else(|_| Err(anyhow!("not over after {FAULT_MAX:?}")));
+        (planned.fault, at, begun.elapsed(), done)
+    };
+    let length = async {
+        tokio::time::sleep_until((begun + stage.plan.length).into()).await;
+    };
+    let all = futures_util::future::join_all(stage.plan.faults.iter().map(play));
+    let (done, ()) = tokio::join!(all, length);
+    let mut failures = Vec::new();
+    for (fault, from, to, done) in done {
+        let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
+        let told = match &done {
+            Ok(evidence) => format!("{from:7.2} to {to:6.2} s  {fault}: {evidence}"),
+            Err(error) => format!("{from:7.2} to {to:6.2} s  {fault}: void: {error:#}"),
+        };
+        if done.is_err() {
+            failures.push(told.clone());
+        }
+        story.push(told);
+    }
+    failures
+}
+
+async fn catch_up(stage: &Stage) -> Result<()> {
+    let until = Instant::now() + CATCH_UP_MAX;
+    stage.followed(CATCH_UP_MAX).await?;
+    let rest = until.saturating_duration_since(Instant::now());
+    eventually(rest, "the relay to be ready", async || stage.is_ready().await).await
+}
+
+async fn verdict_on(stage: &Stage, truth: &crate::history::Truth) -> Result<Verdict> {
+    let counts = stage.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut places: Vec<HashMap<u32, i32>> = Vec::new();
+    for count in counts {
+        places.push(homes(&stage.kafka, stage.plan.shape.keys, count).await?);
+    }
+    let deleted = stage.deleted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut seen: Vec<Seen> = deleted.into_iter().flatten().collect();
+    // The offsets of a new topic begin again; they go on for us.
+    let past = i64::try_from(seen.len())?;
+    let now = stage.read().await?;
+    seen.extend(now.into_iter().map(|it| Seen { offset: it.offset + past, ..it }));
+    Ok(check(truth, &seen, &|key| places.iter().filter_map(|it| it.get(&key).copied()).collect()))
+}
+
+/// What must hold after every run.
+fn judge(stage: &Stage, mut report: Report) -> Report {
+    let mut failures = std::mem::take(&mut report.failures);
+    let Report { plan, verdict, watched, .. } = &report;
+    let mut must = |holds: bool, what: String| {
+        if !holds {
+            failures.push(what);
+        }
+    };
+    must(verdict.is_faithful(), verdict.to_string());
+    must(verdict.records > 0 && report.events > 0, "void: nothing was written".to_owned());
+    if plan.repeats_nothing() {
+        must(verdict.repeated == 0, format!("only Postgres failed, and {verdict}"));
+    }
+    if let Some(most) = may_repeat(stage, &report) {
+        must(verdict.repeated <= most, format!("at most {most} may be repeated, and {verdict}"));
+    }
+    let forked = plan.has(Fault::Promotion);
+    must(forked || verdict.diverged == 0, format!("diverged without a fork: {verdict}"));
+    let silence = watched.longest_silence;
+    must(silence < SILENCE_MAX, format!("silent, ready and idle for {silence:?}"));
+    let (peak, most) =
+        (watched.peak_rss_bytes >> 20, MEMORY_MAX_MIB + plan.choices.max_in_flight_mib);
+    must(peak <= most, format!("{peak} MiB of memory, over {most}"));
+    must(watched.looks > 0, "void: nobody could look at the relay".to_owned());
+    let poisoned = stage.poisoned.load(Ordering::SeqCst);
+    must(
+        (watched.poison > 0) == (poisoned > 0),
+        format!("poison_total {} for {poisoned} rows", watched.poison),
+    );
+    // Handed to librdkafka is what arrived, unless a producer or a process was given up.
+    let calm = plan.faults.iter().all(|it| it.fault.side() != Side::Kafka)
+        && plan.faults.iter().all(|it| it.fault.side() != Side::Relay);
+    must(
+        !calm || watched.events == verdict.records,
+        format!("events_total {} for {} records", watched.events, verdict.records),
+    );
+    let breaks = plan.faults.iter().filter(|it| breaks_sessions(it.fault)).count();
+    must(
+        breaks == 0 || report.kills > 0 || watched.sessions > 0,
+        format!("sessions_total {} after {breaks} broken sessions", watched.sessions),
+    );
+    report.failures = failures;
+    report
+}
+
+fn breaks_sessions(fault: Fault) -> bool {
+    use Fault::{BackendCrash, PostgresFastStop, PostgresImmediateStop, PostgresKilled};
+    matches!(fault, BackendCrash | PostgresFastStop | PostgresImmediateStop | PostgresKilled)
+}
+
+/// How many records may come twice: for each kill, and for each producer that was given up, what
+/// may be in flight, what was acked since the last status, and what is not told of a transaction.
+fn may_repeat(stage: &Stage, report: &Report) -> Option<u64> {
+    let choices = &report.plan.choices;
+    if !choices.positions {
+        return None;
+    }
+    let given_up = stage.relay.log().matches("starting over from what is confirmed").count() as u64;
+    let beginnings = report.kills + given_up;
+    let status = Duration::from_millis(choices.status_interval_ms + 1_500).as_secs_f64();
+    let acked = format!("{:.0}", status * f64::from(u32::try_from(report.watched.pace).ok()?));
+    let each = u64::from(choices.max_in_flight) + SPAN_MAX + acked.parse::<u64>().ok()?;
+    Some(beginnings * each)
+}
+
+/// Logs, schedule and story, where they outlive the servers.
+fn write_logs(stage: &Stage, story: &[String], keep: &Path) -> Result<PathBuf> {
+    let folder = keep.join(format!("seed-{}", stage.plan.seed));
+    std::fs::create_dir_all(&folder)?;
+    let mut logs = vec![
+        ("plan", stage.plan.to_string()),
+        ("story", story.join("\n")),
+        ("relay.log", stage.relay.log()),
+        ("kafka.log", stage.kafka.log()),
+        ("postgres.log", stage.primary().log()),
+        ("walrelay.toml", std::fs::read_to_string(stage.relay.config_path())?),
+    ];
+    if let Some(standby) = &stage.standby {
+        logs.push(("standby.log", standby.log()));
+    }
+    for (name, text) in logs {
+        std::fs::write(folder.join(name), text)?;
+    }
+    ensure!(folder.exists(), "no logs");
+    Ok(folder)
+}
