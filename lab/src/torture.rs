@@ -1,10 +1,11 @@
 //! Random faults under load, on real servers, all of it derived from a seed.
 //!
 //! A run is void unless every fault proves that it took place. What must hold afterwards, whatever
-//! happened: [`run::judge`].
+//! happened: [`run`].
 
 pub mod fault;
 pub mod inject;
+pub mod kills;
 pub mod placement;
 pub mod plan;
 pub mod run;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use lab::downloads;
 use lab::torture::fault::Fault;
+use lab::torture::kills;
 use lab::torture::plan::Plan;
 use lab::torture::run::{Report, run};
 
@@ -31,6 +32,9 @@ struct Options {
     /// How many runs at a time
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// Instead, kill the relay so many times in a row
+    #[arg(long)]
+    kills: Option<u32>,
     /// Only these faults, by name
     #[arg(long, value_delimiter = ',')]
     only: Vec<Fault>,
@@ -68,6 +72,12 @@ fn torture(options: &Options) -> Result<bool> {
     }
     let binary = binary()?;
     downloads::all()?;
+    if let Some(kills) = options.kills {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let report = runtime.block_on(kills::run(options.plan(options.seed), kills, &binary))?;
+        println!("seed {}: {report}", options.seed);
+        return Ok(report.is_good());
+    }
     let (begun, next) = (Instant::now(), Arc::new(AtomicU64::new(options.seed)));
     let mut jobs = Vec::new();
     for _ in 0..options.jobs.max(1) {

@@ -231,17 +231,25 @@ impl Writer {
         self.commit().await
     }
 
+    /// A block with an exception handler is a subtransaction.
     async fn subtransactions(&mut self, count: u32) -> Result<Option<Vec<Event>>, Error> {
-        let key = self.keys(1);
+        let key = self.keys(1).first().copied().unwrap_or(0);
+        let id = EventId { transaction: self.number, step: 0, key: key.unsigned_abs() }.to_string();
+        let (transaction, key_digits) = (&id[..16], &id[24..]);
+        let block = format!(
+            "DO $$ DECLARE number int; BEGIN
+             INSERT INTO wrote VALUES ({});
+             FOR step IN 1..{count} LOOP BEGIN
+                 UPDATE seq SET n = n + 1 WHERE key = {key} RETURNING n INTO number;
+                 INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) VALUES
+                 (('{transaction}' || lpad(to_hex(step), 8, '0') || '{key_digits}')::uuid, 'post',
+                  'k{key}', 'created', jsonb_build_object('n', number, 'pad', ''));
+                 IF step % 3 = 0 THEN RAISE EXCEPTION 'every third'; END IF;
+             EXCEPTION WHEN raise_exception THEN END; END LOOP; END $$",
+            self.number
+        );
         self.client.batch_execute("BEGIN").await?;
-        // Also those that are rolled back know this number.
-        self.emit(&key, 0).await?;
-        for n in 1..count {
-            self.client.batch_execute("SAVEPOINT s").await?;
-            self.emit(&key, 0).await?;
-            let end = if n % 3 == 0 { "ROLLBACK TO s" } else { "RELEASE s" };
-            self.client.batch_execute(end).await?;
-        }
+        self.client.batch_execute(&block).await?;
         self.commit().await
     }
 

@@ -24,6 +24,8 @@ pub struct Choices {
     pub linger_ms: u32,
     /// librdkafka's `batch.num.messages`
     pub batch: u32,
+    /// librdkafka's `batch.size`, in bytes
+    pub batch_bytes: u32,
     /// librdkafka's `compression.type`
     pub compression: &'static str,
 }
@@ -96,6 +98,7 @@ impl Plan {
             positions: random.u32(0..5) > 0,
             linger_ms: pick(&[0, 2, 5, 20], &mut random),
             batch: pick(&[1, 100, 10_000], &mut random),
+            batch_bytes: pick(&[50_000, 1_000_000], &mut random),
             compression: ["none", "lz4", "zstd"][random.usize(0..3)],
         };
         let shape = Shape {
@@ -126,6 +129,12 @@ impl Plan {
     /// Whether the plan has this fault.
     pub fn has(&self, fault: Fault) -> bool {
         self.faults.iter().any(|planned| planned.fault == fault)
+    }
+
+    /// Rows of a long transaction: fewer where they go one by one.
+    pub fn huge(&self) -> u32 {
+        let slow = self.choices.max_in_flight < 500 || self.choices.batch == 1;
+        if slow { 8_000 } else { 60_000 }
     }
 
     /// Whether nothing may come twice, because only Postgres fails.

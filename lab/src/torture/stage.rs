@@ -257,6 +257,7 @@ fn config(plan: &Plan, database: &Database, proxies: &[Proxy], kafka: &Kafka) ->
         "message.max.bytes" = {RECORD_MAX}
         "linger.ms" = {}
         "batch.num.messages" = {}
+        "batch.size" = {}
         "compression.type" = "{}"
         [delivery]
         positions_topic = "{positions}"
@@ -271,6 +272,7 @@ fn config(plan: &Plan, database: &Database, proxies: &[Proxy], kafka: &Kafka) ->
         kafka.proxied_bootstrap(),
         choices.linger_ms,
         choices.batch,
+        choices.batch_bytes,
         choices.compression,
         choices.max_in_flight,
         choices.max_in_flight_mib,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use super::Hurt;
-use crate::load::{Kind, write_huge, write_one};
+use crate::load::{Kind, Shape, write_one};
 
 /// Columns, types and names change; none of it changes what a row means.
 const DDL: &[&str] = &[
@@ -25,13 +25,9 @@ const DDL: &[&str] = &[
 
 impl Hurt<'_> {
     pub(super) async fn huge_transaction(&self) -> Result<String> {
-        const ROWS: u32 = 100_000;
-        let keys = self.stage.plan.shape.keys;
-        let rows = self.persist(async || {
-            let database = self.stage.database();
-            write_huge(&database, &self.stage.history, keys, ROWS.div_ceil(keys)).await
-        });
-        Ok(format!("{} rows", rows.await?))
+        let (keys, rows) = (self.stage.plan.shape.keys, self.stage.plan.huge());
+        let written = self.persist(async || self.write(Kind::Huge(rows.div_ceil(keys))).await);
+        Ok(format!("{} rows", written.await?))
     }
 
     pub(super) async fn subtransactions(&self) -> Result<String> {
@@ -84,13 +80,14 @@ impl Hurt<'_> {
         Ok(format!("{rounds} times 20000 rows"))
     }
 
-    async fn write(&self, kind: Kind) -> Result<u64> {
+    pub(super) async fn write(&self, kind: Kind) -> Result<u64> {
         let client = self.stage.writer().await?;
-        write_one(client, self.stage.plan.shape, &self.stage.history, kind).await
+        let shape = Shape { padding: 100, ..self.stage.plan.shape };
+        write_one(client, shape, &self.stage.history, kind).await
     }
 
     /// Again, when the server went away or rolled back, until something is committed.
-    async fn persist(&self, mut act: impl AsyncFnMut() -> Result<u64>) -> Result<u64> {
+    pub(super) async fn persist(&self, mut act: impl AsyncFnMut() -> Result<u64>) -> Result<u64> {
         const ATTEMPTS: u32 = 30;
         let mut last = None;
         for _ in 0..ATTEMPTS {

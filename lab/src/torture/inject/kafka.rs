@@ -60,6 +60,11 @@ impl Hurt<'_> {
         };
         let said = eventually(PATIENCE, "/readyz to tell of the row", told).await?;
         self.stage.poisoned.fetch_add(1, Ordering::SeqCst);
+        // A batch that the topic may not take is told of before any row is.
+        if self.stage.plan.choices.batch_bytes < 100_000 {
+            let counted = async || relay.metric("walrelay_poison_total").await >= Some(1.0);
+            eventually(PATIENCE, "the row to be counted as poison", counted).await?;
+        }
         self.last().await?;
         self.alter_topic("--add-config", "max.message.bytes=16777216").await?;
         Ok(said.trim().to_owned())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::Hurt;
-use crate::load::write_huge;
+use crate::load::Kind;
 use crate::process::{send, state_of};
 use crate::torture::fault::{Fault, Wire};
 use crate::torture::stage::{NAME, PATIENCE, blocking};
@@ -75,13 +75,11 @@ impl Hurt<'_> {
 
     /// The wire is slow, so that the stop comes in the middle of the transaction.
     pub(super) async fn half_sent(&self) -> Result<String> {
-        const ROWS: u32 = 40_000;
-        let keys = self.stage.plan.shape.keys;
+        let (keys, rows) = (self.stage.plan.shape.keys, self.stage.plan.huge());
         let proxies = self.stage.proxies(Wire::Postgres);
-        let database = self.stage.database();
-        write_huge(&database, &self.stage.history, keys, ROWS.div_ceil(keys)).await?;
+        self.persist(async || self.write(Kind::Huge(rows.div_ceil(keys))).await).await?;
         for proxy in proxies {
-            proxy.throttle(1_000_000);
+            proxy.throttle(500_000);
         }
         let metric = async || self.stage.relay.metric("walrelay_events_total").await;
         let mut before = None;
@@ -100,7 +98,7 @@ impl Hurt<'_> {
             proxy.pass()?;
         }
         blocking(move || postgres.start_again()).await?;
-        Ok(format!("stopped {sent} records after the beginning of {ROWS}"))
+        Ok(format!("stopped {sent} records after the beginning of {rows}"))
     }
 
     /// The standby is frozen for a while before, so that it does not know the last transactions.
