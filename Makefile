@@ -1,6 +1,6 @@
 # Thin: each line runs something you could type. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test fmt lint doc deny audit deps
+.PHONY: help demo bench test torture fmt lint doc deny audit deps
 
 # Tools that are not part of Rust, outside the tree; found by cargo on the PATH.
 export TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walrelay-tools
@@ -8,7 +8,7 @@ export PATH := $(PATH):$(TOOLS)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## List the targets
-	@awk -F ":.*## " "/^[a-z]+:.*## / { printf \"  make %-6s %s\\n\", \$$1, \$$2 }" Makefile
+	@awk -F ":.*## " "/^[a-z]+:.*## / { printf \"  make %-7s %s\\n\", \$$1, \$$2 }" Makefile
 
 demo: deps ## Postgres, Kafka and the relay at work; KEEP=1 leaves them running
 	cargo build --locked --workspace
@@ -21,7 +21,14 @@ bench: ## Speed and cost beside bare readers; ROWS=100000 is quick, PEER=debeziu
 
 # The tests come last, so that their results do. Three at a time: they wait more than they compute.
 test: lint doc deny ## Everything that must hold before a merge
+	cargo build --locked --workspace
+	$(TARGET)/debug/torture --seed 1 --runs 10 --length 10 --jobs 2 --keep $(TARGET)/torture
 	cargo test --locked --workspace --no-fail-fast -- --test-threads=3
+
+torture: deps ## Random faults: SEED=1 MINUTES=1 JOBS=1, runs of a minute; KILLS=100 instead
+	cargo build --locked --workspace
+	$(TARGET)/debug/torture --seed $(or $(SEED),1) --jobs $(or $(JOBS),1) \
+		$(if $(KILLS),--kills $(KILLS),--minutes $(or $(MINUTES),1)) --keep $(TARGET)/torture
 
 fmt: ## Format the code
 	cargo fmt --all

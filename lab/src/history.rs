@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -113,9 +114,14 @@ impl History {
         self.lock().committed
     }
 
+    /// The number of the next transaction to begin.
+    pub fn next(&self) -> u64 {
+        NUMBER.load(Ordering::Relaxed)
+    }
+
     /// The server was replaced by one that need not know all that was committed until now.
     pub fn fork(&self) {
-        self.lock().forked_after = NUMBER.load(Ordering::Relaxed) - 1;
+        self.lock().forked_after = self.next() - 1;
     }
 
     /// Resolves what is unknown with the help of the database, and holds all against it.
@@ -199,6 +205,13 @@ impl Truth {
     pub fn diverge(&mut self, transaction: u64, events: usize) {
         self.diverged.insert(transaction);
         self.diverged_events += events as u64;
+    }
+
+    /// Takes committed transactions out, which nobody may get to see. Returns how many events.
+    pub fn forget(&mut self, transactions: &Range<u64>) -> u64 {
+        let before = self.events();
+        self.numbers.retain(|id, _| !transactions.contains(&id.transaction));
+        before - self.events()
     }
 
     /// How many events are committed.

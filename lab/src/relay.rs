@@ -90,12 +90,18 @@ impl Relay {
 
     /// Starts the ended process again, with the same file and port.
     pub fn start_again(&self) -> Result<()> {
+        self.start_again_with(&[])
+    }
+
+    /// The same with more arguments, this time only.
+    pub fn start_again_with(&self, args: &[&str]) -> Result<()> {
         let mut slot = self.lock();
         ensure!(!slot.as_ref().is_some_and(Child::is_running), "the relay runs already");
         let mut launch = Launch::new(&self.builder.binary, self.run.join("log"))
             .args(["run", "--config"])
             .arg(self.config_path())
             .args(&self.builder.args)
+            .args(args)
             .dir(self.run.path());
         // The tester's own environment must not configure the relay under test.
         for (name, _) in std::env::vars_os() {

@@ -3,6 +3,7 @@
 //! A run is void unless every fault proves that it took place. What must hold afterwards, whatever
 //! happened: [`run`].
 
+pub mod ending;
 pub mod fault;
 pub mod inject;
 pub mod kills;

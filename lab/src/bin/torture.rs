@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use lab::downloads;
+use lab::torture::ending::Ending;
 use lab::torture::fault::Fault;
 use lab::torture::kills;
 use lab::torture::plan::Plan;
@@ -38,6 +39,9 @@ struct Options {
     /// Only these faults, by name
     #[arg(long, value_delimiter = ',')]
     only: Vec<Fault>,
+    /// In the end, lose something for good in this way
+    #[arg(long)]
+    ending: Option<Ending>,
     /// Print the plans, and do nothing
     #[arg(long)]
     plan: bool,
@@ -59,7 +63,8 @@ fn main() -> ExitCode {
 
 impl Options {
     fn plan(&self, seed: u64) -> Plan {
-        Plan::new(seed, Duration::from_secs_f64(self.length), &self.only)
+        let plan = Plan::new(seed, Duration::from_secs_f64(self.length), &self.only);
+        Plan { ending: self.ending.or(plan.ending), ..plan }
     }
 }
 
@@ -143,7 +148,7 @@ impl Tally {
             return;
         };
         self.failed += u64::from(!report.failures.is_empty());
-        self.faults += report.plan.faults.len();
+        self.faults += report.faults;
         self.events += report.events;
         self.repeated += report.verdict.repeated;
         self.catch_up_max = self.catch_up_max.max(report.catch_up);

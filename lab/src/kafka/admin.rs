@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult,
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication, TopicResult,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -55,6 +56,17 @@ impl Kafka {
         let results = self.admin()?.create_partitions([&partitions], &options()).await;
         all_right(results).with_context(|| format!("add partitions to {name}"))?;
         self.wait_for_partitions(name, total).await
+    }
+
+    /// Sets the one setting of a topic that is not the cluster's; all others are the cluster's again.
+    pub async fn set_topic(&self, name: &str, setting: &str, value: &str) -> Result<()> {
+        let topic = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
+        let results = self.admin()?.alter_configs([&topic], &options()).await?;
+        ensure!(!results.is_empty(), "the broker answered nothing");
+        for result in results {
+            result.map_err(|(_, code)| anyhow::anyhow!("set {setting} of {name}: {code}"))?;
+        }
+        Ok(())
     }
 
     async fn wait_for_partitions(&self, name: &str, partitions: i32) -> Result<()> {

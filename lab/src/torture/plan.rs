@@ -7,6 +7,7 @@ use fastrand::Rng;
 
 use crate::downloads::POSTGRES_MAJORS;
 use crate::load::{Kind, Shape};
+use crate::torture::ending::{ALL as ENDINGS, Ending};
 use crate::torture::fault::{ALL, Fault, Side};
 
 /// The relay's configuration, where a run chooses it.
@@ -58,6 +59,8 @@ pub struct Plan {
     pub length: Duration,
     /// Ordered by time.
     pub faults: Vec<Planned>,
+    /// What comes after them, and cannot be made good.
+    pub ending: Option<Ending>,
 }
 
 /// Kinds of transactions, by what they are hard on.
@@ -97,7 +100,7 @@ impl Plan {
             status_interval_ms: u64::from(pick(&[100, 300, 1_000], &mut random)),
             positions: random.u32(0..5) > 0,
             linger_ms: pick(&[0, 2, 5, 20], &mut random),
-            batch: pick(&[1, 100, 10_000], &mut random),
+            batch: pick(&[20, 500, 10_000], &mut random),
             batch_bytes: pick(&[50_000, 1_000_000], &mut random),
             compression: ["none", "lz4", "zstd"][random.usize(0..3)],
         };
@@ -123,7 +126,12 @@ impl Plan {
                 || faults.iter().any(|planned| planned.fault == Fault::Promotion),
             ..choices
         };
-        Plan { seed, postgres, partitions, choices, shape, length, faults }
+        // Without a memory no gap can be proven; and one new history is enough for a run.
+        let fits = only.is_empty()
+            && choices.positions
+            && !faults.iter().any(|planned| planned.fault == Fault::Promotion);
+        let ending = ENDINGS.get(random.usize(0..ENDINGS.len() * 3)).copied().filter(|_| fits);
+        Plan { seed, postgres, partitions, choices, shape, length, faults, ending }
     }
 
     /// Whether the plan has this fault.
@@ -133,12 +141,16 @@ impl Plan {
 
     /// Rows of a long transaction: fewer where they go one by one.
     pub fn huge(&self) -> u32 {
-        let slow = self.choices.max_in_flight < 500 || self.choices.batch == 1;
+        let slow = self.choices.max_in_flight < 5_000 || self.choices.batch < 500;
         if slow { 8_000 } else { 60_000 }
     }
 
     /// Whether nothing may come twice, because only Postgres fails.
     pub fn repeats_nothing(&self) -> bool {
+        // A restored slot may be older than what it had confirmed.
+        if self.ending == Some(Ending::Restored) {
+            return false;
+        }
         let quiet = |fault: Fault| match fault {
             // Without a memory, a start begins with the last transaction of the slot.
             Fault::RelayTerminated => self.choices.positions,
@@ -186,6 +198,9 @@ impl fmt::Display for Plan {
             let (at, lasts) = (at.as_secs_f64(), lasts.as_secs_f64());
             writeln!(f, "{at:7.2} s  {fault} for {lasts:.2} s")?;
         }
+        if let Some(ending) = self.ending {
+            writeln!(f, "  in the end {ending:?}")?;
+        }
         Ok(())
     }
 }
@@ -220,6 +235,24 @@ mod tests {
             let missing: Vec<_> = ALL.iter().filter(|fault| !found.contains(fault)).collect();
             assert!(missing.is_empty(), "Postgres {postgres}: {missing:?}");
         }
+        let endings = (0..60).filter_map(|seed| Plan::new(seed, MINUTE, &[]).ending);
+        assert_eq!(endings.collect::<BTreeSet<_>>().len(), ENDINGS.len());
+    }
+
+    /// The runs of every merge: `make test` plays these seeds.
+    #[test]
+    fn the_short_runs_have_every_version_and_faults_from_everywhere() {
+        let short = Duration::from_secs(10);
+        let plans: Vec<Plan> = (1..=10).map(|seed| Plan::new(seed, short, &[])).collect();
+        let versions: BTreeSet<u16> = plans.iter().map(|plan| plan.postgres).collect();
+        assert_eq!(versions.len(), POSTGRES_MAJORS.len());
+        let found = faults(1..=10, short);
+        for side in [Side::Relay, Side::Postgres, Side::Kafka, Side::Load] {
+            let of_side = found.iter().filter(|fault| fault.side() == side).count();
+            assert!(of_side >= 3, "{side:?}: {found:?}");
+        }
+        assert!(plans.iter().any(|plan| plan.ending.is_some()));
+        assert!(plans.iter().filter(|plan| plan.repeats_nothing()).count() >= 3);
     }
 
     #[test]

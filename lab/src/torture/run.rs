@@ -14,6 +14,7 @@ use crate::eventually;
 use crate::history::checker::{Verdict, check};
 use crate::history::seen::Seen;
 use crate::load::Load;
+use crate::torture::ending::Ending;
 use crate::torture::fault::{Fault, Side};
 use crate::torture::inject::inject;
 use crate::torture::placement::homes;
@@ -29,6 +30,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const MEMORY_MAX_MIB: u64 = 64;
 /// What is not told yet of a transaction under way.
 const SPAN_MAX: u64 = 1000;
+/// So much later than planned, a fault is left out.
+const LATE: Duration = Duration::from_secs(5);
 /// How long one fault may take, its mending included.
 const FAULT_MAX: Duration = Duration::from_secs(240);
 
@@ -37,6 +40,8 @@ const FAULT_MAX: Duration = Duration::from_secs(240);
 pub struct Report {
     /// What was planned.
     pub plan: Plan,
+    /// How many of its faults were played.
+    pub faults: usize,
     /// What was written.
     pub events: u64,
     /// How long it took until all was well after the last fault.
@@ -65,7 +70,7 @@ impl fmt::Display for Report {
             plan.seed,
             plan.postgres,
             events,
-            plan.faults.len(),
+            self.faults,
             verdict.repeated,
             verdict.diverged,
             self.catch_up.as_secs_f64(),
@@ -100,17 +105,27 @@ async fn play(stage: &Stage, watch: &Watch, story: &mut Vec<String>) -> Result<R
     let load = Load::start_at(&stage.writers_url(), stage.plan.shape, &stage.history).await?;
     ensure!(stage.load.set(load).is_ok(), "a second load");
     let begun = Instant::now();
-    let mut failures = faults(stage, begun, story).await;
+    let (played, mut failures) = faults(stage, begun, story).await;
     let healed = Instant::now();
-    let events = stage.load()?.stop().await?;
+    stage.load()?.pause().await?;
     let caught_up = catch_up(stage).await;
-    let catch_up = healed.elapsed();
-    if let Err(error) = caught_up {
+    let took = healed.elapsed();
+    if let Err(error) = &caught_up {
         let (_, status) = stage.relay.get("/status").await.unwrap_or_default();
         failures.push(format!("stuck: {error:#}; /status {status}"));
     }
+    let mut lost = 0..0;
+    if let (Some(ending), Ok(())) = (stage.plan.ending, caught_up) {
+        let ended = ending.play(stage).await.with_context(|| format!("{ending:?}"))?;
+        story.push(format!("in the end {ending:?}: {}", ended.said));
+        lost = ended.lost;
+        catch_up(stage).await.context("stuck after the end")?;
+    }
+    let events = stage.load()?.stop().await?;
     let client = stage.writer().await?;
-    let truth = stage.history.settle(&client).await.context("void")?;
+    let mut truth = stage.history.settle(&client).await.context("void")?;
+    let gap = truth.forget(&lost);
+    ensure!((gap > 0) != lost.is_empty(), "void: {gap} events in the gap {lost:?}");
     let verdict = verdict_on(stage, &truth).await?;
     let watched = watch.seen();
     let kills = stage.kills.load(Ordering::SeqCst);
@@ -118,8 +133,9 @@ async fn play(stage: &Stage, watch: &Watch, story: &mut Vec<String>) -> Result<R
     let diverged = truth.diverged_events();
     let report = Report {
         plan,
+        faults: played,
         events,
-        catch_up,
+        catch_up: took,
         verdict,
         watched,
         diverged,
@@ -131,7 +147,7 @@ async fn play(stage: &Stage, watch: &Watch, story: &mut Vec<String>) -> Result<R
 }
 
 /// Every fault at its time; those of one side one after the other.
-async fn faults(stage: &Stage, begun: Instant, story: &mut Vec<String>) -> Vec<String> {
+async fn faults(stage: &Stage, begun: Instant, story: &mut Vec<String>) -> (usize, Vec<String>) {
     let lanes: HashMap<Side, Mutex<()>> = [Side::Relay, Side::Postgres, Side::Kafka, Side::Load]
         .map(|side| (side, Mutex::new(())))
         .into();
@@ -142,28 +158,34 @@ async fn faults(stage: &Stage, begun: Instant, story: &mut Vec<String>) -> Vec<S
             None => None,
         };
         let at = begun.elapsed();
+        // Each waits for the one before it to be over, and a slow machine must not add up.
+        if at > stage.plan.length + LATE {
+            return (planned.fault, at, at, None);
+        }
         let done = tokio::time::timeout(FAULT_MAX, inject(stage, *planned)).await;
         let done = done.unwrap_or_else(|_| Err(anyhow!("not over after {FAULT_MAX:?}")));
-        (planned.fault, at, begun.elapsed(), done)
+        (planned.fault, at, begun.elapsed(), Some(done))
     };
     let length = async {
         tokio::time::sleep_until((begun + stage.plan.length).into()).await;
     };
     let all = futures_util::future::join_all(stage.plan.faults.iter().map(play));
     let (done, ()) = tokio::join!(all, length);
-    let mut failures = Vec::new();
+    let (mut played, mut failures) = (0, Vec::new());
     for (fault, from, to, done) in done {
         let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
-        let told = match &done {
-            Ok(evidence) => format!("{from:7.2} to {to:6.2} s  {fault}: {evidence}"),
-            Err(error) => format!("{from:7.2} to {to:6.2} s  {fault}: void: {error:#}"),
+        let (told, void) = match &done {
+            Some(Ok(evidence)) => (evidence.clone(), false),
+            Some(Err(error)) => (format!("void: {error:#}"), true),
+            None => ("left out, for it was too late".to_owned(), false),
         };
-        if done.is_err() {
-            failures.push(told.clone());
+        played += usize::from(done.is_some());
+        story.push(format!("{from:7.2} to {to:6.2} s  {fault}: {told}"));
+        if void {
+            failures.extend(story.last().cloned());
         }
-        story.push(told);
     }
-    failures
+    (played, failures)
 }
 
 /// Waits until everything is delivered and confirmed, and the relay ready.
@@ -207,7 +229,7 @@ fn judge(stage: &Stage, mut report: Report) -> Report {
     if let Some(most) = may_repeat(stage, &report) {
         must(verdict.repeated <= most, format!("at most {most} may be repeated, and {verdict}"));
     }
-    let forked = plan.has(Fault::Promotion);
+    let forked = plan.has(Fault::Promotion) || plan.ending == Some(Ending::Restored);
     must(forked || verdict.diverged == 0, format!("diverged without a fork: {verdict}"));
     let silence = watched.longest_silence;
     must(silence < SILENCE_MAX, format!("silent, ready and idle for {silence:?}"));
@@ -221,7 +243,8 @@ fn judge(stage: &Stage, mut report: Report) -> Report {
         format!("poison_total {} for {poisoned} rows", watched.poison),
     );
     // Handed to librdkafka is what arrived, unless a producer or a process was given up.
-    let calm = plan.faults.iter().all(|it| it.fault.side() != Side::Kafka)
+    let calm = plan.ending.is_none()
+        && plan.faults.iter().all(|it| it.fault.side() != Side::Kafka)
         && plan.faults.iter().all(|it| it.fault.side() != Side::Relay);
     must(
         !calm || watched.events == verdict.records,
@@ -229,7 +252,7 @@ fn judge(stage: &Stage, mut report: Report) -> Report {
     );
     let breaks = plan.faults.iter().filter(|it| breaks_sessions(it.fault)).count();
     must(
-        breaks == 0 || report.kills > 0 || watched.sessions > 0,
+        breaks == 0 || report.faults < plan.faults.len() || watched.sessions > 0,
         format!("sessions_total {} after {breaks} broken sessions", watched.sessions),
     );
     report.failures = failures;
@@ -255,6 +278,9 @@ fn may_repeat(stage: &Stage, report: &Report) -> Option<u64> {
         "looking for the place to go on from",
     ];
     let given_up = given_up.iter().map(|said| log.matches(said).count() as u64).sum::<u64>();
+    if report.plan.ending == Some(Ending::Restored) {
+        return None;
+    }
     let beginnings = report.kills + given_up;
     let status = Duration::from_millis(choices.status_interval_ms + 1_500).as_secs_f64();
     let acked = format!("{:.0}", status * f64::from(u32::try_from(report.watched.pace).ok()?));

@@ -22,7 +22,7 @@ pub const NAME: &str = "torture";
 /// For what has to happen on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 /// The largest row, and what else a record takes.
-const RECORD_MAX: &str = "16777216";
+pub const RECORD_MAX: &str = "16777216";
 
 /// Everything that runs.
 #[derive(Debug)]

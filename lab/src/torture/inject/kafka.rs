@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use super::Hurt;
 use crate::load::{Kind, write_one};
 use crate::torture::fault::Fault;
-use crate::torture::stage::{NAME, PATIENCE, blocking};
+use crate::torture::stage::{NAME, PATIENCE, RECORD_MAX, blocking};
 use crate::{Signal, eventually};
 
 /// What no row of the load's usual kinds has.
@@ -50,7 +50,7 @@ impl Hurt<'_> {
 
     /// A row that is too large now halts the relay, until the topic takes it again.
     pub(super) async fn message_bytes_lowered(&self) -> Result<String> {
-        self.alter_topic("--add-config", "max.message.bytes=100000").await?;
+        self.stage.kafka.set_topic(NAME, "max.message.bytes", "100000").await?;
         let client = self.stage.writer().await?;
         write_one(client, self.stage.plan.shape, &self.stage.history, Kind::Padded(LARGE)).await?;
         let relay = &self.stage.relay;
@@ -66,7 +66,7 @@ impl Hurt<'_> {
             eventually(PATIENCE, "the row to be counted as poison", counted).await?;
         }
         self.last().await?;
-        self.alter_topic("--add-config", "max.message.bytes=16777216").await?;
+        self.stage.kafka.set_topic(NAME, "max.message.bytes", RECORD_MAX).await?;
         Ok(said.trim().to_owned())
     }
 
@@ -118,18 +118,12 @@ impl Hurt<'_> {
         let unready = async || !self.stage.is_ready().await;
         eventually(PATIENCE, "the relay to miss its topic", unready).await?;
         let partitions = {
-            let mut counts = self.stage.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            counts.drain(..).next_back().unwrap_or(1)
+            let counts = self.stage.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.last().copied().unwrap_or(1)
         };
-        let record_max = [("max.message.bytes", "16777216")];
+        let record_max = [("max.message.bytes", RECORD_MAX)];
         self.stage.kafka.create_topic_with(NAME, partitions, &record_max).await?;
-        self.stage.counts.lock().unwrap_or_else(PoisonError::into_inner).push(partitions);
         Ok(format!("{records} records were deleted"))
-    }
-
-    async fn alter_topic(&self, how: &str, config: &str) -> Result<String> {
-        let topic = ["--entity-type", "topics", "--entity-name", NAME, "--alter", how, config];
-        self.tool("kafka.admin.ConfigCommand", &topic).await
     }
 
     async fn acl(&self, args: &[&str]) -> Result<String> {
