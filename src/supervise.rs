@@ -45,6 +45,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often the slot's reader is looked for while another relay holds it.
 const STANDBY_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked at the end whether everything is written.
+const FINISH_PERIOD: Duration = Duration::from_millis(50);
 /// How long what is in flight may take to arrive before it is given up and sent again.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
 
@@ -127,15 +129,19 @@ impl Supervisor {
             // An error here means that the time is up.
             let _ = timeout(wait, self.shutdown.requested()).await;
         }
+        self.finish().await;
     }
 
     async fn session(&mut self) -> Result<(), Error> {
         let mut shutdown = self.shutdown.clone();
-        // Until there is a stream, nothing is under way that would have to settle.
         let session = tokio::select! {
             biased;
-            () = shutdown.requested() => return Ok(()),
-            session = self.open() => session?,
+            () = shutdown.requested() => None,
+            session = self.open() => Some(session?),
+        };
+        let Some(session) = session else {
+            self.finish().await;
+            return Ok(());
         };
         let Session { wire, client, endpoint, system } = session;
         let Some(producer) = self.producer.as_mut() else { return Ok(()) };
@@ -255,6 +261,36 @@ impl Supervisor {
                 break;
             }
         }
+    }
+
+    /// The end was asked for between two sessions. What the last one had in flight may still
+    /// arrive; and how far everything got must be written, or the next start sends it again.
+    async fn finish(&mut self) {
+        let (Some(producer), Some(positions)) = (&self.producer, &mut self.positions) else {
+            return;
+        };
+        let deadline = Instant::now() + self.shutdown_grace;
+        let mut runs = Vec::new();
+        while Instant::now() < deadline {
+            let fetched = producer.acks().fetch(&mut runs);
+            for run in &runs {
+                self.pipe.acked(run.ticket, run.records, run.bytes);
+            }
+            match fetched {
+                Ok(true) => positions.journal.acked(),
+                Ok(false) => {}
+                Err(failure) => return tracing::warn!("{failure}; it will be sent again"),
+            }
+            let (idle, reached) = (self.pipe.frontier().is_idle(), self.pipe.reached());
+            if idle && positions.journal.has_written(reached) {
+                return tracing::info!(lsn = %reached.flush.lsn(), "ended without Postgres");
+            }
+            positions.write(producer, Instant::now(), reached, idle);
+            // An error here means that it is time to look again.
+            let _ = timeout(FINISH_PERIOD, producer.acks().arrived()).await;
+        }
+        let left = self.pipe.frontier().records();
+        tracing::warn!("{left} records were not acked in time; they will be sent again");
     }
 
     /// Before a broker has answered for the first time, no slot is made: it would keep the log for

@@ -18,6 +18,45 @@ async fn d13_a_missing_topic_is_waited_for() {
     relay.wait_ready(PATIENCE).await.unwrap();
 }
 
+/// E2: the end may be asked for while Postgres is away and Kafka has not acked.
+#[tokio::test(flavor = "multi_thread")]
+async fn e2_sigterm_between_two_sessions_repeats_nothing() {
+    const ROWS: u32 = 500;
+    let kafka = Kafka::start().unwrap();
+    let to_kafka = Proxy::start(Some(kafka.proxied_port()), kafka.proxied_target()).unwrap();
+    let mut scene = Scene::on(Postgres::shared(LATEST), &kafka, 1).await;
+    let to_postgres = Proxy::start(None, ([127, 0, 0, 1], scene.postgres.port()).into()).unwrap();
+    // Nothing is written in time by chance.
+    scene.configure_postgres("status_interval = \"10s\"");
+    let url = scene.database.url_through(to_postgres.port());
+    let relay = scene.start(&url, &kafka.proxied_bootstrap());
+    relay.wait_ready(PATIENCE).await.unwrap();
+    scene.insert("k", "0").await;
+    let mut reader = scene.reader();
+    reader.poll_until(1, PATIENCE).unwrap();
+
+    to_kafka.delay(Duration::from_secs(2));
+    let rows: String = (1..=ROWS).map(|n| insert("k", &n.to_string())).collect();
+    scene.execute(&rows).await;
+    let sent = async || relay.metric("walrelay_events_total").await > Some(f64::from(ROWS));
+    eventually(PATIENCE, "all rows to be sent", sent).await.unwrap();
+    to_postgres.down().unwrap();
+    not_ready(&relay, "connecting").await;
+    let in_flight = relay.metric("walrelay_in_flight_records").await;
+    assert!(in_flight > Some(0.0), "everything was acked: the test shows nothing");
+    assert!(relay.terminate_and_wait(PATIENCE).unwrap().success());
+    to_kafka.pass().unwrap();
+    to_postgres.pass().unwrap();
+    relay.start_again().unwrap();
+    relay.wait_ready(PATIENCE).await.unwrap();
+    scene.insert("k", "-1").await;
+    reader.poll_until(502, PATIENCE).unwrap();
+    let records = reader.read_to_end(PATIENCE).unwrap();
+    let rows: Vec<_> = records.iter().map(lab::Record::payload_text).collect();
+    let expected = (0..=ROWS).map(|n| n.to_string()).chain(["-1".to_owned()]);
+    assert_eq!(rows, expected.collect::<Vec<_>>());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_database_is_waited_for() {
     let scene = Scene::new(LATEST, 1).await;
