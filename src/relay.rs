@@ -142,10 +142,11 @@ impl Relay<'_> {
     /// nothing of it can be confirmed before. A long one is not waited for.
     fn takes_rows(&self, turn: &Turn) -> bool {
         let begun = self.positions.as_ref().is_none_or(|it| it.journal.has_begun());
-        begun && turn.draining.is_none_or(|since| {
-            let patience = FINISH_MAX.min(self.shutdown_grace);
-            self.pipe.frontier().open().is_some() && since.elapsed() < patience
-        })
+        begun
+            && turn.draining.is_none_or(|since| {
+                let patience = FINISH_MAX.min(self.shutdown_grace);
+                self.pipe.frontier().open().is_some() && since.elapsed() < patience
+            })
     }
 
     fn has_settled(&self, turn: &Turn) -> bool {

@@ -38,6 +38,8 @@ pub enum Fault {
     WalsenderTerminated,
     /// Postgres stops while a long transaction is on its way.
     HalfSent,
+    /// A walsender can write no more to disk, where it keeps what is too long for its memory.
+    DiskFull,
     /// The primary dies, and its standby, which is behind, is promoted.
     Promotion,
 
@@ -57,6 +59,12 @@ pub enum Fault {
     Quota,
     /// The topic is deleted, and made anew later.
     TopicRecreated,
+    /// SIGKILL to the broker that leads a partition, of three; another leads.
+    LeaderKilled,
+    /// SIGKILL to two brokers of three, so that too few replicas are in sync.
+    TooFewInSync,
+    /// SIGKILL to the active controller of three; another takes over.
+    ControllerKilled,
 
     /// All connections are reset.
     Cut(Wire),
@@ -115,6 +123,7 @@ pub const ALL: &[Fault] = &[
     BackendCrash,
     WalsenderTerminated,
     HalfSent,
+    DiskFull,
     Promotion,
     KafkaKilled,
     KafkaStopped,
@@ -124,6 +133,9 @@ pub const ALL: &[Fault] = &[
     WriteDenied,
     Quota,
     TopicRecreated,
+    LeaderKilled,
+    TooFewInSync,
+    ControllerKilled,
     Cut(Wire::Postgres),
     Cut(Wire::Kafka),
     Refused(Wire::Postgres),
@@ -159,9 +171,11 @@ impl Fault {
             | BackendCrash
             | WalsenderTerminated
             | HalfSent
+            | DiskFull
             | Promotion => Side::Postgres,
             KafkaKilled | KafkaStopped | KafkaFrozen | PartitionsAdded | MessageBytesLowered
-            | WriteDenied | Quota | TopicRecreated => Side::Kafka,
+            | WriteDenied | Quota | TopicRecreated | LeaderKilled | TooFewInSync
+            | ControllerKilled => Side::Kafka,
             Cut(wire) | Refused(wire) | StallToServer(wire) | StallToClient(wire)
             | HalfOpen(wire) | OneByteWrites(wire) | Delay(wire) | Throttle(wire) => match wire {
                 Wire::Postgres => Side::Postgres,
@@ -189,6 +203,11 @@ impl Fault {
             _ => return None,
         };
         Some(Duration::from_secs(seconds))
+    }
+
+    /// Whether it needs a cluster of brokers.
+    pub fn needs_cluster(self) -> bool {
+        matches!(self, LeaderKilled | TooFewInSync | ControllerKilled)
     }
 
     /// Whether it can take records that are under way with it, so that they are sent again.

@@ -10,6 +10,7 @@ use crate::torture::stage::{PATIENCE, Stage};
 use crate::{Direction, Relay, Signal, eventually};
 
 mod burden;
+mod cluster;
 mod kafka;
 mod postgres;
 
@@ -29,6 +30,7 @@ pub async fn inject(stage: &Stage, planned: Planned) -> Result<String> {
         Fault::BackendCrash => hurt.backend_crash().await,
         Fault::WalsenderTerminated => hurt.walsender_terminated().await,
         Fault::HalfSent => hurt.half_sent().await,
+        Fault::DiskFull => hurt.disk_full().await,
         Fault::Promotion => hurt.promotion().await,
         Fault::KafkaKilled | Fault::KafkaStopped => hurt.kafka_away().await,
         Fault::KafkaFrozen => hurt.kafka_frozen().await,
@@ -37,6 +39,9 @@ pub async fn inject(stage: &Stage, planned: Planned) -> Result<String> {
         Fault::WriteDenied => hurt.write_denied().await,
         Fault::Quota => hurt.quota().await,
         Fault::TopicRecreated => hurt.topic_recreated().await,
+        Fault::LeaderKilled => hurt.leader_killed().await,
+        Fault::TooFewInSync => hurt.too_few_in_sync().await,
+        Fault::ControllerKilled => hurt.controller_killed().await,
         Fault::Cut(wire) => hurt.cut(wire).await,
         Fault::Refused(wire)
         | Fault::StallToServer(wire)

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use crate::eventually;
 use crate::history::checker::{Verdict, check};
 use crate::history::seen::Seen;
+use crate::kafka::Broker;
 use crate::load::Load;
 use crate::torture::ending::Ending;
 use crate::torture::fault::{Fault, Side};
@@ -296,7 +297,7 @@ fn write_logs(stage: &Stage, story: &[String], keep: &Path) -> Result<PathBuf> {
         ("plan", stage.plan.to_string()),
         ("story", story.join("\n")),
         ("relay.log", stage.relay.log()),
-        ("kafka.log", stage.kafka.log()),
+        ("kafka.log", stage.kafka.brokers().iter().map(Broker::log).collect()),
         ("postgres.log", stage.primary().log()),
         ("walrelay.toml", std::fs::read_to_string(stage.relay.config_path())?),
     ];

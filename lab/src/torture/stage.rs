@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 
 use crate::history::History;
 use crate::history::seen::Seen;
+use crate::kafka::Broker;
 use crate::load::Load;
 use crate::postgres::connect;
 use crate::torture::fault::{Fault, Wire};
@@ -29,10 +30,10 @@ pub const RECORD_MAX: &str = "16777216";
 pub struct Stage {
     /// What the run is.
     pub plan: Plan,
-    /// The one broker.
+    /// One broker, or three.
     pub kafka: Arc<Kafka>,
-    /// Between the relay and Kafka.
-    pub kafka_proxy: Proxy,
+    /// Between the relay and each of them.
+    pub kafka_proxies: Vec<Proxy>,
     /// Between the relay and each Postgres.
     pub postgres_proxies: Vec<Proxy>,
     primary: RwLock<Arc<Postgres>>,
@@ -59,8 +60,9 @@ pub struct Stage {
 impl Stage {
     /// Starts everything, and waits until the relay is ready.
     pub async fn set(plan: Plan, binary: &Path) -> Result<Stage> {
-        let (version, guarded) = (plan.postgres, plan.has(Fault::WriteDenied));
-        let kafka = blocking(move || start_kafka(guarded));
+        let (version, brokers) = (plan.postgres, plan.brokers);
+        let guarded = plan.has(Fault::WriteDenied);
+        let kafka = blocking(move || start_kafka(brokers, guarded));
         let postgres = blocking(move || start_postgres(version));
         let (kafka, primary) = tokio::try_join!(kafka, postgres)?;
         let (kafka, primary) = (Arc::new(kafka), Arc::new(primary));
@@ -68,7 +70,8 @@ impl Stage {
         database.create_outbox().await?;
         let record_max = [("max.message.bytes", RECORD_MAX)];
         kafka.create_topic_with(NAME, plan.partitions, &record_max).await?;
-        let kafka_proxy = Proxy::start(Some(kafka.proxied_port()), kafka.proxied_target())?;
+        let proxy = |it: &Broker| Proxy::start(Some(it.proxied_port()), it.proxied_target());
+        let kafka_proxies = kafka.brokers().iter().map(proxy).collect::<Result<Vec<_>>>()?;
         let mut postgres_proxies = vec![proxy_to(&primary)?];
         let config = config(&plan, &database, &postgres_proxies, &kafka);
         let relay = Relay::builder(binary).config(config).start()?;
@@ -87,7 +90,7 @@ impl Stage {
             counts: Mutex::new(vec![plan.partitions]),
             plan,
             kafka,
-            kafka_proxy,
+            kafka_proxies,
             postgres_proxies,
             primary: RwLock::new(primary),
             standby,
@@ -144,7 +147,7 @@ impl Stage {
     pub fn proxies(&self, wire: Wire) -> &[Proxy] {
         match wire {
             Wire::Postgres => &self.postgres_proxies,
-            Wire::Kafka => std::slice::from_ref(&self.kafka_proxy),
+            Wire::Kafka => &self.kafka_proxies,
         }
     }
 
@@ -194,8 +197,9 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(act).await?
 }
 
-fn start_kafka(guarded: bool) -> Result<Kafka> {
-    let kafka = Kafka::builder().property("socket.request.max.bytes", "209715200");
+fn start_kafka(brokers: u32, guarded: bool) -> Result<Kafka> {
+    let kafka = if brokers > 1 { Kafka::builder().brokers(brokers) } else { Kafka::builder() };
+    let kafka = kafka.property("socket.request.max.bytes", "209715200");
     // Where no rule names a resource, everybody may do everything.
     let rules = [
         ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
@@ -206,8 +210,8 @@ fn start_kafka(guarded: bool) -> Result<Kafka> {
 }
 
 fn start_postgres(version: u16) -> Result<Postgres> {
-    // A backend that was killed must not take the server down with it for good.
-    Postgres::builder(version).setting("restart_after_crash", "on").start()
+    // Little, so that a walsender writes what is long to disk.
+    Postgres::builder(version).setting("logical_decoding_work_mem", "256kB").start()
 }
 
 fn proxy_to(server: &Postgres) -> Result<Proxy> {
@@ -252,7 +256,7 @@ fn config(plan: &Plan, database: &Database, proxies: &[Proxy], kafka: &Kafka) ->
         status_interval = "{}ms"
         check_interval = "1s"
         [kafka]
-        brokers = ["{}"]
+        brokers = {:?}
         [kafka.properties]
         "message.max.bytes" = {RECORD_MAX}
         "linger.ms" = {}
@@ -269,7 +273,7 @@ fn config(plan: &Plan, database: &Database, proxies: &[Proxy], kafka: &Kafka) ->
         topic = "{NAME}"
         "#,
         choices.status_interval_ms,
-        kafka.proxied_bootstrap(),
+        kafka.proxied_bootstrap().split(',').collect::<Vec<_>>(),
         choices.linger_ms,
         choices.batch,
         choices.batch_bytes,

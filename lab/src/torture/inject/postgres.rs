@@ -101,6 +101,27 @@ impl Hurt<'_> {
         Ok(format!("stopped {sent} records after the beginning of {rows}"))
     }
 
+    /// A write that is cut short counts as a full disk. The next walsender may write.
+    pub(super) async fn disk_full(&self) -> Result<String> {
+        const SAID: &str = "could not write to data file for XID";
+        let postgres = self.stage.primary();
+        let before = postgres.log().matches(SAID).count();
+        let (keys, rows) = (self.stage.plan.shape.keys, self.stage.plan.huge());
+        let sql = "SELECT active_pid FROM pg_replication_slots
+                   WHERE slot_name = $1 AND active_pid IS NOT NULL";
+        // The relay may be killed meanwhile, and have another walsender then.
+        let full = async || {
+            let client = self.stage.client().await.ok()?;
+            let pid: i32 = client.query_opt(sql, &[&NAME]).await.ok()??.get(0);
+            postgres.limit_files_of(pid, 100_000).ok()?;
+            self.write(Kind::Huge(rows.div_ceil(keys))).await.ok().filter(|rows| *rows > 0)?;
+            let said = async || postgres.log().matches(SAID).count() > before;
+            eventually(Duration::from_secs(15), "a full disk", said).await.ok()
+        };
+        eventually(PATIENCE, "the walsender to find its disk full", full).await?;
+        Ok(SAID.to_owned())
+    }
+
     /// The standby is frozen for a while before, so that it does not know the last transactions.
     pub(super) async fn promotion(&self) -> Result<String> {
         let standby = Arc::clone(self.stage.standby.as_ref().context("no standby")?);
