@@ -123,6 +123,9 @@ fn start_log(log: &config::Log) {
     let builder = tracing_subscriber::fmt()
         .with_max_level(log.level)
         .with_target(false)
+        // What cannot be written to the log cannot be complained of there; the attempt would be a
+        // panic, and a full disk under the log the end of the relay.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => {

@@ -192,3 +192,28 @@ async fn json_logs_are_one_object_a_line() {
     }
     assert!(levels.contains(&"INFO".into()) && levels.contains(&"WARN".into()), "{levels:?}");
 }
+
+/// E17: a log that cannot be written is no reason to end.
+#[tokio::test]
+async fn e17_a_full_disk_under_the_log_does_not_end_it() {
+    let (nobody, port) = (Nobody::new(), ports::reserve().unwrap());
+    let http = port.address();
+    let file = File::new("full", &nobody.config(&http));
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut relay = Command::new(BINARY)
+        .args(["run", "--config", file.path()])
+        .env_clear()
+        .stdout(full())
+        .stderr(full())
+        .spawn()
+        .unwrap();
+    let said = eventually(START, "a reason that names Kafka", async || {
+        let (_, reason) = lab::relay::http_get(&http, "/readyz").await.ok()?;
+        reason.contains(&nobody.kafka.address()).then_some(())
+    });
+    let (said, ended) = (said.await, relay.try_wait());
+    relay.kill().unwrap();
+    relay.wait().unwrap();
+    said.unwrap();
+    assert_eq!(ended.unwrap(), None);
+}
