@@ -11,11 +11,12 @@ use walrelay::health::Health;
 use walrelay::http::{self, Pages};
 use walrelay::init;
 use walrelay::metrics::Metrics;
-use walrelay::shutdown::Shutdown;
+use walrelay::shutdown::{Shutdown, end_with_any_panic};
 use walrelay::status::Status;
 use walrelay::supervise::Supervisor;
 
 fn main() -> ExitCode {
+    end_with_any_panic();
     let cli = match Cli::parse_from_args(env::args_os()) {
         Ok(cli) => cli,
         Err(status) => return status.into(),

@@ -1,4 +1,6 @@
-//! SIGTERM and SIGINT, as something that can be waited for.
+//! SIGTERM and SIGINT, as something that can be waited for; and the end that nobody asked for.
+
+use std::{panic, process};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -29,7 +31,7 @@ impl Shutdown {
             tracing::warn!(
                 "a second signal: ending at once; nothing is lost, some may be repeated"
             );
-            std::process::exit(1);
+            process::exit(1);
         });
         Ok(Shutdown { requested })
     }
@@ -43,5 +45,48 @@ impl Shutdown {
     /// Whether it has come.
     pub fn is_requested(&self) -> bool {
         *self.requested.borrow()
+    }
+}
+
+/// Ends the process with the first panic of any thread or task, once it has been told of. One of
+/// them alone would die without a word, and the others look alive: who starts the process again
+/// has to see that it ended.
+pub fn end_with_any_panic() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        tell(info);
+        process::abort();
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    use std::time::Duration;
+    use std::{env, thread};
+
+    use super::*;
+
+    const SIGABRT: i32 = 6;
+    const VICTIM: &str = "WALRELAY_TEST_PANICS";
+
+    #[test]
+    fn e4_a_panic_in_any_task_ends_the_process() {
+        if env::var_os(VICTIM).is_some() {
+            end_with_any_panic();
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.spawn(async { panic!("a task is done for") });
+            return thread::sleep(Duration::from_secs(60));
+        }
+        // This test once more, in a process of its own.
+        let mut victim = Command::new(env::current_exe().unwrap());
+        let name = "shutdown::tests::e4_a_panic_in_any_task_ends_the_process";
+        victim.args(["--exact", "--nocapture", name]);
+        let ended = victim.env(VICTIM, "1").output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.signal(), Some(SIGABRT), "{told}");
+        assert!(told.contains("a task is done for"), "{told}");
+        assert!(include_str!("main.rs").contains("{\n    end_with_any_panic();\n"));
     }
 }
