@@ -26,7 +26,7 @@ use crate::stall::Stall;
 /// The stream counts as dead when nothing came for so long although replies were asked for. The
 /// server answers between two messages, and while it decodes without sending anything at least
 /// every half `wal_sender_timeout` (15 s); this is four times that.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+pub const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// How often a row that halts the relay is tried again.
 const STUCK_RETRY: Duration = Duration::from_secs(10);
@@ -72,6 +72,8 @@ pub struct Relay<'a> {
     pub shutdown: &'a mut Shutdown,
     /// How long records in flight may take to settle once it has come.
     pub shutdown_grace: Duration,
+    /// [`SILENCE_MAX`].
+    pub silence_max: Duration,
 }
 
 /// What the loop remembers from turn to turn.
@@ -152,7 +154,7 @@ impl Relay<'_> {
     fn has_settled(&self, turn: &Turn) -> bool {
         turn.draining.is_some_and(|since| {
             let settled = self.pipe.frontier().is_idle() && !self.takes_rows(turn);
-            let reached = self.pipe.frontier().reached();
+            let reached = self.reached(turn);
             let written = self.positions.as_ref().is_none_or(|it| it.journal.has_written(reached));
             settled && written || since.elapsed() >= self.shutdown_grace
         })
@@ -164,11 +166,17 @@ impl Relay<'_> {
     }
 
     fn remember(&mut self, now: Instant, turn: &Turn) {
+        let reached = self.reached(turn);
         if let Some(positions) = &mut self.positions {
             // At the end nobody waits for the interval.
             let hurry = turn.draining.is_some() && self.pipe.frontier().is_idle();
-            positions.write(self.producer, now, self.pipe.frontier().reached(), hurry);
+            positions.write(self.producer, now, reached, hurry);
         }
+    }
+
+    /// How far everything is in Kafka; at the end to the very row, for nothing comes behind it.
+    fn reached(&self, turn: &Turn) -> Reached {
+        if turn.draining.is_some() { self.pipe.reached() } else { self.pipe.frontier().reached() }
     }
 
     async fn wait(&mut self, now: Instant, turn: &mut Turn) -> Result<(), Error> {
@@ -176,8 +184,8 @@ impl Relay<'_> {
         let read = !turn.blocked && self.takes_rows(turn);
         if !read {
             turn.heard = now;
-        } else if now.saturating_duration_since(turn.heard) > SILENCE_MAX {
-            return Err(Error::Silent(SILENCE_MAX));
+        } else if now.saturating_duration_since(turn.heard) > self.silence_max {
+            return Err(Error::Silent(self.silence_max));
         }
         let mut next = self.feedback.next(now);
         if !self.wire.is_writable() {
@@ -188,7 +196,7 @@ impl Relay<'_> {
             next = next.min(now + DRAIN_PERIOD);
         }
         next = turn.leave_at.map_or(next, |at| next.min(at));
-        let reached = self.pipe.frontier().reached();
+        let reached = self.reached(turn);
         if let Some(write) = self.positions.as_ref().and_then(|it| it.journal.next(now, reached)) {
             next = next.min(write.max(now + WRITE_RETRY));
         }

@@ -31,7 +31,7 @@ use crate::pg::setup::Setup;
 use crate::pipe::Pipe;
 use crate::position::{Remembered, Source};
 use crate::recall::{found, recall};
-use crate::relay::Relay;
+use crate::relay::{Relay, SILENCE_MAX};
 use crate::remedy::Remedy;
 use crate::sensor::{Doubts, Sensor};
 use crate::shutdown::Shutdown;
@@ -176,6 +176,7 @@ impl Supervisor {
             news,
             shutdown: &mut self.shutdown,
             shutdown_grace: self.shutdown_grace,
+            silence_max: SILENCE_MAX,
         };
         relay.run().await
     }
