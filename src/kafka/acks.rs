@@ -50,6 +50,9 @@ impl Failure {
             RDKafkaErrorCode::ClusterAuthorizationFailed => {
                 "; the relay's Kafka user needs IDEMPOTENT_WRITE on the cluster"
             }
+            RDKafkaErrorCode::InvalidTimestamp => {
+                "; compare the clock of this machine with the brokers'"
+            }
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
                 "; create it"
             }
@@ -61,10 +64,11 @@ impl Failure {
     }
 }
 
-/// What a broker says of a batch because of one record in it.
+/// What a broker says of a batch because of one record in it. A timestamp is of our own making, so
+/// that it would be wrong for any other row as well: no row is at fault for it.
 fn is_of_record(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{InvalidRecord, InvalidTimestamp, MessageSizeTooLarge};
-    matches!(code, MessageSizeTooLarge | InvalidRecord | InvalidTimestamp)
+    use RDKafkaErrorCode::{InvalidRecord, MessageSizeTooLarge};
+    matches!(code, MessageSizeTooLarge | InvalidRecord)
 }
 
 /// What librdkafka says of the records behind one that failed.
