@@ -185,6 +185,10 @@ impl Supervisor {
         if self.producer.is_none() {
             self.producer = Some(Producer::start(&self.kafka)?);
             self.wait_for_kafka().await;
+            // It may be for want of this topic that the producer before it failed.
+            if let (Some(topic), Some(_)) = (&self.positions_topic, &self.positions) {
+                positions::create(&self.kafka.client, topic).await?;
+            }
         }
         self.past.before.reached = self.pipe.frontier().confirmed().lsn();
         self.past.before.received = self.pipe.received();
@@ -382,7 +386,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_up_to_their_maximum_and_never_end() {
+    fn e9_waits_grow_up_to_their_maximum_and_never_end() {
         let mut backoff = Backoff::default();
         let waits: Vec<_> = (0..40).map(|_| backoff.next(Remedy::Reconnect)).collect();
         assert!(waits[0] <= BACKOFF_MIN * 2, "{waits:?}");
