@@ -39,9 +39,9 @@ pub async fn checks(settings: &Settings, topics: &[String], positions: Option<&s
         let failed = found.is_err();
         checks
             .push(Check::new(name.clone(), found.and_then(|it| size(settings, topic, it, config))));
-        if let Some(doubt) = config.and_then(|config| doubt(topic, config)).filter(|_| !failed) {
-            checks.push(Check { name, verdict: Verdict::Doubtful(doubt) });
-        }
+        let doubts = if failed { Vec::new() } else { doubts(topic, &metadata, config) };
+        let check = |doubt| Check { name: name.clone(), verdict: Verdict::Doubtful(doubt) };
+        checks.extend(doubts.into_iter().map(check));
     }
     if let Some(topic) = positions {
         let found = position_topic(&metadata, topic, configs.get(topic));
@@ -114,29 +114,36 @@ fn size(
     }
 }
 
-/// An acknowledged record may be lost with one broker, or be thrown away.
-fn doubt(topic: &str, config: &Config) -> Option<Problem> {
-    let is = |name: &str, value: &str| config.get(name).is_some_and(|it| it == value);
-    if is("unclean.leader.election.enable", "true") {
+/// An acknowledged record may be lost with one broker, or be thrown away. Without the right to know
+/// the topic's settings, only its replicas tell.
+fn doubts(topic: &str, metadata: &Metadata, config: Option<&Config>) -> Vec<Problem> {
+    let setting = |name: &str| config.and_then(|config| config.get(name)).map(String::as_str);
+    let partitions = described(metadata, topic).map_or(&[][..], MetadataTopic::partitions);
+    // Brokers with eligible leader replicas take min.insync.replicas = 2 for one replica, too.
+    let alone = partitions.iter().any(|partition| partition.replicas().len() == 1);
+    let mut doubts = Vec::new();
+    if setting("unclean.leader.election.enable") == Some("true") {
         let what = format!(
             "topic {topic} may be led by a replica that lacks records (unclean.leader.election)"
         );
-        return Some(problem(what, "set unclean.leader.election.enable = false on the topic"));
+        let remedy = "set unclean.leader.election.enable = false on the topic";
+        doubts.push(problem(what, remedy));
     }
-    if is("min.insync.replicas", "1") {
+    if alone || setting("min.insync.replicas") == Some("1") {
         let what = format!("a record of topic {topic} is acknowledged once a single broker has it");
-        return Some(problem(
+        doubts.push(problem(
             what,
             "with three replicas, set min.insync.replicas = 2 on the topic, so that the loss of \
              one broker loses nothing",
         ));
     }
-    config.get("cleanup.policy").filter(|policy| policy.contains("compact")).map(|_| {
-        problem(
+    if setting("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+        doubts.push(problem(
             format!("topic {topic} is compacted: of the events of a key only the last may stay"),
             "set cleanup.policy = delete on the topic, unless that is meant",
-        )
-    })
+        ));
+    }
+    doubts
 }
 
 fn position_topic(

@@ -249,12 +249,25 @@ async fn b28_servers_without_room_or_rights() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics() {
+async fn d1_topics_that_may_lose_records() {
+    // D1: what any topic of a single broker is told, however many replicas are to be in sync, and
+    // one that prefers to be there over being complete.
+    let scene = Scene::new(LATEST, 0).await;
+    let settings = [("min.insync.replicas", "2"), ("unclean.leader.election.enable", "true")];
+    scene.kafka.create_topic_with(&scene.topic, 1, &settings).await.unwrap();
+    let unclean = "warn  topic NAME: topic NAME may be led by a replica that lacks records \
+                   (unclean.leader.election); set unclean.leader.election.enable = false on the \
+                   topic";
+    let single = "warn  topic NAME: a record of topic NAME is acknowledged once a single broker \
+                  has it; with three replicas, set min.insync.replicas = 2 on the topic, so that \
+                  the loss of one broker loses nothing";
+    assert_eq!(scene.faults(), [unclean, single]);
+
     let scene = Scene::new(LATEST, 0).await;
     let missing = "FAIL  topic NAME: topic NAME does not exist; create it, and its records will \
                    follow";
     assert_eq!(faults(&scene), [missing]);
-    let settings = [("max.message.bytes", "10000"), ("cleanup.policy", "compact")];
+    let settings = [("max.message.bytes", "10000")];
     scene.kafka.create_topic_with(&scene.topic, 1, &settings).await.unwrap();
     let narrow = "FAIL  topic NAME: topic NAME takes batches of at most 10000 bytes; set \
                   batch.size in [kafka.properties] to 10000 or less, or raise max.message.bytes \
