@@ -186,7 +186,7 @@ fn a_row_after_a_bad_one_is_made_from_itself_alone() {
 }
 
 #[test]
-fn no_key_an_empty_key_and_a_key() {
+fn d18_no_key_an_empty_key_and_a_key() {
     let key = |outboxes: &mut Outboxes, value| made(outboxes, &row("key", value)).key;
     let mut outboxes = with(|_| {});
     assert_eq!(key(&mut outboxes, None), None);

@@ -127,7 +127,7 @@ fn a_server_is_behind_if_more_was_read_than_is_remembered() {
 }
 
 #[test]
-fn another_publication_numbers_rows_differently() {
+fn e15_another_publication_numbers_rows_differently() {
     let mut found = found(Some(record(100, Some(7))), 50, 200);
     found.publication = "q";
     let start = found.start(false).unwrap();

@@ -260,7 +260,7 @@ async fn a_status_goes_out_while_nothing_is_read() {
 }
 
 #[tokio::test]
-async fn rows_come_in_while_the_server_does_not_read() {
+async fn e12_rows_come_in_while_the_server_does_not_read() {
     let (mut wire, mut peer) = pair(b"");
     let status = vec![7; 4_000_000];
     assert!(wire.is_writable());

@@ -417,7 +417,7 @@ fn one_table_is_not_a_list_of_tables() {
 }
 
 #[test]
-fn properties_that_the_promise_rests_on_are_refused_with_the_reason() {
+fn d2_properties_that_the_promise_rests_on_are_refused_with_the_reason() {
     let refused = |name: &str, value: &str| {
         let key = format!("kafka.properties.\"{name}\"");
         let found = parse(&document(&key, value), NO_ENV).unwrap_err();

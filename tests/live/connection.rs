@@ -388,7 +388,7 @@ async fn a_row_travels_over_verified_tls_with_a_password_file() {
 }
 
 #[tokio::test]
-async fn rows_arrive_over_a_slow_and_crumbling_network() {
+async fn e12_rows_arrive_over_a_slow_and_crumbling_network() {
     let faults: [fn(&Proxy); 2] =
         [|proxy| proxy.one_byte_writes(true), |proxy| proxy.delay(Duration::from_millis(100))];
     for fault in faults {

@@ -72,6 +72,8 @@ impl Guarded {
                     r#"unsecuredLoginStringClaim_sub="b""#,
                 ),
             ),
+            // Passwords are asked for again after so long.
+            ("listener.name.secure.scram-sha-512.connections.max.reauth.ms", "5000"),
             ("listener.name.secure.oauthbearer.sasl.server.callback.handler.class", HANDLER),
         ] {
             builder = builder.property(name, value);
@@ -212,7 +214,7 @@ async fn who_is_not_let_in_learns_why() {
 }
 
 #[tokio::test]
-async fn a_relay_goes_on_once_the_broker_knows_its_password() {
+async fn d28_a_relay_goes_on_once_the_broker_knows_its_password() {
     // GIVEN a relay with a password that the broker does not know
     let broker = Guarded::shared().await;
     let scram = [("sasl.mechanisms", "SCRAM-SHA-512"), ("sasl.username", "late")];
@@ -225,6 +227,17 @@ async fn a_relay_goes_on_once_the_broker_knows_its_password() {
 
     // THEN rows arrive, and no restart was needed
     assert_carries_a_row(&scene, &relay).await;
+
+    // WHEN it is changed, and the broker asks for it again
+    broker.add_user("late", PASSWORD);
+    wait_for_reason(&relay, "SASL authentication error").await;
+    scene.insert("k2", "{}").await;
+    broker.add_user("late", WRONG);
+
+    // THEN what was written meanwhile arrives once it is the old one
+    let mut reader = scene.reader();
+    assert_eq!(reader.poll_until(2, PATIENCE).unwrap()[1].key_text(), "k2");
+    relay.wait_ready(PATIENCE).await.unwrap();
     assert!(!relay.log().contains(WRONG));
 }
 

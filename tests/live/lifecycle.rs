@@ -131,7 +131,7 @@ async fn b11_the_second_relay_stands_by_and_takes_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_lost_the_slot_takes_it_back_where_the_other_left_it() {
+async fn e3_a_relay_that_lost_the_slot_takes_it_back_where_the_other_left_it() {
     let scene = Scene::new(LATEST, 1).await;
     let first = scene.relay().await;
     scene.insert("k", "1").await;
@@ -194,7 +194,7 @@ async fn the_relay_ends_the_server_process_that_it_left_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_settles_what_is_in_flight_and_confirms_it() {
+async fn e2_sigterm_settles_what_is_in_flight_and_confirms_it() {
     let scene = Scene::new(LATEST, 1).await;
     let relay = scene.relay().await;
     for round in 1..=5 {

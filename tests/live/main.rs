@@ -23,6 +23,14 @@ mod delivery;
 mod must_hold;
 // What Kafka thinks of the records: partitions, sizes, policies.
 mod records;
+// A broker that freezes, forgets, is late or has no room left.
+mod brokers;
+// Three brokers: leaders and controllers that change.
+mod cluster;
+// Topics that go and come back, forget, or are paced.
+mod topics;
+// Clocks, descriptors, a network that goes dark, an end in the middle of something.
+mod machine;
 // The outbox table changes while events flow.
 mod schema;
 // What the stream holds beside plain rows, and rows that are not plain.

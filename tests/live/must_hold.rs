@@ -104,7 +104,7 @@ async fn a16_kafka_down_for_a_minute_under_load_is_back_pressure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_at_ten_random_moments_loses_and_reorders_nothing() {
+async fn e1_kill_9_at_ten_random_moments_loses_and_reorders_nothing() {
     let scene = Scene::new(LATEST, 6).await;
     let relay = scene.relay().await;
     let history = History::default();
@@ -131,7 +131,7 @@ async fn kill_9_at_ten_random_moments_loses_and_reorders_nothing() {
 
 /// E7: also with much in flight, and in the middle of transactions.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_terminated_walsenders_repeat_nothing() {
+async fn e7_a_hundred_terminated_walsenders_repeat_nothing() {
     let kafka = Kafka::start().unwrap();
     let proxy = Proxy::start(Some(kafka.proxied_port()), kafka.proxied_target()).unwrap();
     let scene = Scene::on(Postgres::shared(LATEST), &kafka, 6).await;

@@ -90,7 +90,7 @@ async fn a7_a_kill_inside_a_long_transaction_repeats_what_was_in_flight() {
 
 /// What README tells consumers to do, as it stands there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_drops_repeats_with_one_comparison() {
+async fn d35_a_consumer_drops_repeats_with_one_comparison() {
     let readme = include_str!("../../README.md");
     let mut blocks = readme.split("```sql\n").filter_map(|it| it.split("```").next());
     let rule = blocks.find(|block| block.contains("handled")).unwrap();

@@ -11,7 +11,7 @@ use walrelay::kafka::partition::partition;
 use crate::scene::{LATEST, PATIENCE, Scene, insert, judge_grown, not_ready};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_land_where_a_java_producer_puts_them() {
+async fn d17_keys_land_where_a_java_producer_puts_them() {
     let scene = Scene::new(LATEST, 12).await;
     let java = format!("{}.java", scene.topic);
     scene.kafka.create_topic(&java, 12).await.unwrap();
@@ -67,7 +67,7 @@ fn first_occurrences(records: &[lab::Record]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_too_large_for_the_producer_halts_the_relay_until_it_is_mended() {
+async fn d10_e10_a_row_too_large_for_the_producer_halts_the_relay_until_it_is_mended() {
     let scene = Scene::new(LATEST, 0).await;
     let roomy = [("max.message.bytes", "2000000")];
     scene.kafka.create_topic_with(&scene.topic, 1, &roomy).await.unwrap();
@@ -79,6 +79,8 @@ async fn a_row_too_large_for_the_producer_halts_the_relay_until_it_is_mended() {
     assert_eq!(relay.metric_where("walrelay_poison_total", "policy=\"halt\"").await, Some(1.0));
     let mut reader = scene.reader();
     assert_eq!(first_occurrences(reader.poll_until(1, PATIENCE).unwrap()), ["1"]);
+    let sessions = relay.metric_where("walrelay_sessions_total", "kafka").await;
+    assert_eq!(sessions, Some(0.0), "a row is no reason to begin again");
 
     relay.terminate_and_wait(PATIENCE).unwrap();
     let config = scene.config(&scene.database.url(), &scene.kafka.bootstrap());
@@ -91,7 +93,7 @@ async fn a_row_too_large_for_the_producer_halts_the_relay_until_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_too_large_is_skipped_if_the_operator_says_so() {
+async fn f3_a_row_too_large_is_skipped_if_the_operator_says_so() {
     let mut scene = Scene::new(LATEST, 1).await;
     scene.configure("on_poison = \"skip\"");
     let relay = scene.relay().await;
@@ -99,6 +101,13 @@ async fn a_row_too_large_is_skipped_if_the_operator_says_so() {
     let mut reader = scene.reader();
     assert_eq!(first_occurrences(reader.poll_until(2, PATIENCE).unwrap()), ["1", "3"]);
     relay.wait_for_log(PATIENCE, "skipped: row ").unwrap();
+    // Which it was, for whoever has to make up for it.
+    let log = relay.log();
+    let told = log.lines().find(|line| line.contains("skipped: row ")).unwrap();
+    let position = reader.records()[0].header("walrelay-position").unwrap();
+    let (transaction, _) = position.rsplit_once('-').unwrap();
+    let named = format!("{transaction}-00000001 of public.outbox (id ");
+    assert!(told.contains(&named), "{told} does not name {named}");
     assert_eq!(relay.metric_where("walrelay_poison_total", "policy=\"skip\"").await, Some(1.0));
 }
 
@@ -202,7 +211,7 @@ async fn a9_a_record_that_failed_is_not_confirmed_though_others_are_acked() {
 /// A broker takes any sequence number from a producer that it does not know yet. So a record that
 /// it refuses must not be the first of its partition with others on their way behind it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_the_broker_refuses_lets_nothing_pass() {
+async fn d9_d20_a_record_that_the_broker_refuses_lets_nothing_pass() {
     let mut scene = Scene::new(LATEST, 0).await;
     let narrow = [("max.message.bytes", "10000")];
     scene.kafka.create_topic_with(&scene.topic, 1, &narrow).await.unwrap();

@@ -78,6 +78,7 @@ impl<'a> Scene<'a> {
     /// The relay's configuration, with these servers.
     pub fn config(&self, url: &str, brokers: &str) -> String {
         let Scene { topic, more, postgres_more, .. } = self;
+        let brokers = brokers.replace(',', "\", \"");
         format!(
             r#"
             [postgres]

@@ -193,3 +193,32 @@ async fn c8_rows_of_any_shape_arrive_as_they_are() {
         notes.map(|(_, note)| note.map(|n| String::from_utf8(n).unwrap())).collect();
     assert_eq!(notes, [None, Some(String::new()), Some("☃".into()), Some("large".into())]);
 }
+
+/// E11: names go into SQL, into a list inside of a literal, and into commands.
+#[tokio::test(flavor = "multi_thread")]
+async fn e11_names_of_any_shape_are_quoted() {
+    let mut scene = Scene::new(LATEST, 0).await;
+    scene.topic = format!("{:_<63}", scene.topic);
+    scene.kafka.create_topic(&scene.topic, 1).await.unwrap();
+    let publication = r#"It's, a "Publication"; DROP TABLE outbox --"#;
+    scene.configure_postgres(&format!("publication = {publication:?}"));
+    scene.configure(r#"table = "\"O'Dd, Schema\".\"The \"\"Outbox\"\"; --\"""#);
+    scene
+        .execute(
+            r#"CREATE SCHEMA "O'Dd, Schema";
+               ALTER TABLE outbox SET SCHEMA "O'Dd, Schema";
+               ALTER TABLE "O'Dd, Schema".outbox RENAME TO "The ""Outbox""; --";
+               CREATE TABLE outbox (LIKE "O'Dd, Schema"."The ""Outbox""; --" INCLUDING ALL);"#,
+        )
+        .await;
+    assert_eq!(scene.faults().iter().filter(|line| line.starts_with("FAIL")).count(), 0);
+    let relay = scene.relay().await;
+    let row = insert("k", "1").replace("outbox", r#""O'Dd, Schema"."The ""Outbox""; --""#);
+    scene.execute(&row).await;
+    assert_eq!(scene.reader().poll_until(1, PATIENCE).unwrap()[0].payload_text(), "1");
+    scene.followed(PATIENCE).await;
+    let sql = "SELECT pubname FROM pg_publication";
+    let made = scene.client.query_one(sql, &[]).await.unwrap();
+    assert_eq!(made.get::<_, String>(0), publication);
+    relay.wait_ready(PATIENCE).await.unwrap();
+}
