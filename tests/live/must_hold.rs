@@ -28,23 +28,28 @@ async fn a_hundred_thousand_mixed_events_arrive_once_and_in_order() {
     assert_eq!(relay.metric("walrelay_sessions_total").await, sessions, "one was enough");
 }
 
-/// A22 and C6: what is confirmed does not move inside of it.
+/// A22 and C6: nothing of it is confirmed before its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a22_c6_a_transaction_of_a_million_events_is_confirmed_whole_in_little_memory() {
     let postgres = Postgres::start(LATEST).unwrap();
     let scene = Scene::on(&postgres, Kafka::shared(), 3).await;
+    // A busy machine may need more than a test is else given.
+    scene.execute("SET statement_timeout = '180s'").await;
     let relay = scene.relay().await;
     let history = History::default();
     write_huge(&scene.database, &history, 1000, 1000).await.unwrap();
+    let mut reader = scene.reader();
+    let position = reader.poll_until(1, PATIENCE).unwrap()[0].header("walrelay-position").unwrap();
+    let commit = u64::from_str_radix(position.split('-').nth(1).unwrap(), 16).unwrap();
     let sent = async || relay.metric("walrelay_events_total").await.unwrap_or(0.0);
-    eventually(PATIENCE, "the first rows", async || sent().await > 1000.0).await.unwrap();
-    let (held, mut looks) = (scene.confirmed().await, 0);
+    let mut looks = 0;
+    // What lies before it may be told late.
     while sent().await < 900_000.0 {
-        assert_eq!(scene.confirmed().await, held, "something was confirmed inside of it");
+        let confirmed = scene.confirmed().await.to_wire();
+        assert!(confirmed < commit, "{confirmed:X} was confirmed inside of {commit:X}");
         looks += 1;
     }
     assert!(looks > 10, "looked only {looks} times");
-    let mut reader = scene.reader();
     let records = reader.poll_until(1_000_000, Duration::from_secs(120)).unwrap();
     let verdict = judge(&history, &scene.client, records, 3).await;
     assert!(verdict.is_perfect(), "{verdict}");
