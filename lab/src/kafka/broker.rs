@@ -177,11 +177,6 @@ impl Broker {
         self.lock().as_ref().is_some_and(Child::is_running)
     }
 
-    /// The process id of the present or last process.
-    pub fn pid(&self) -> Option<u32> {
-        self.lock().as_ref().map(Child::pid)
-    }
-
     /// `127.0.0.1:PORT` of a listener by its name.
     pub fn address(&self, listener: &str) -> Result<String> {
         Ok(format!("127.0.0.1:{}", self.port(listener)?))
