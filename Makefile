@@ -22,7 +22,7 @@ bench: ## Speed and cost beside bare readers; ROWS=100000 is quick, PEER=debeziu
 # The tests come last, so that their results do. Three at a time: they wait more than they compute.
 test: lint doc deny ## Everything that must hold before a merge
 	cargo build --locked --workspace
-	$(TARGET)/debug/torture --seed 31 --runs 10 --length 10 --jobs 2 --keep $(TARGET)/torture
+	$(TARGET)/debug/torture --seed 31 --runs 10 --length 10 --jobs 3 --keep $(TARGET)/torture
 	cargo test --locked --workspace --no-fail-fast -- --test-threads=3
 
 torture: deps ## Random faults: SEED=1 MINUTES=1 JOBS=1, runs of a minute; KILLS=100 instead

@@ -108,6 +108,7 @@ pub enum Side {
     Load,
 }
 
+#[allow(clippy::enum_glob_use, reason = "tables of nothing but faults")]
 use Fault::*;
 
 /// Every fault that a schedule may hold at any place.

@@ -93,9 +93,9 @@ impl Plan {
     /// The plan of a seed. With `only`, no other faults than these are chosen.
     pub fn new(seed: u64, length: Duration, only: &[Fault]) -> Plan {
         let mut random = Rng::with_seed(seed);
-        let turn = |count: usize| usize::try_from(seed).unwrap_or(0) % count;
-        let pick = |list: &[u32], random: &mut Rng| list[random.usize(0..list.len())];
-        let postgres = POSTGRES_MAJORS[turn(POSTGRES_MAJORS.len())];
+        let turn = usize::try_from(seed).unwrap_or(0);
+        let pick = |list: &[u32], random: &mut Rng| one_of(list, random.usize(0..list.len()));
+        let postgres = one_of(&POSTGRES_MAJORS, turn);
         let choices = Choices {
             max_in_flight: pick(&[50, 500, 5_000, 50_000], &mut random),
             max_in_flight_mib: u64::from(pick(&[1, 4, 32], &mut random)),
@@ -104,24 +104,26 @@ impl Plan {
             linger_ms: pick(&[0, 2, 5, 20], &mut random),
             batch: pick(&[20, 500, 10_000], &mut random),
             batch_bytes: pick(&[50_000, 1_000_000], &mut random),
-            compression: ["none", "lz4", "zstd"][random.usize(0..3)],
+            compression: one_of(&["none", "lz4", "zstd"], random.usize(0..3)),
         };
         let shape = Shape {
             writers: random.u64(2..6),
             keys: pick(&[3, 40, 500], &mut random),
-            padding: [0, 200, 2_000][random.usize(0..3)],
+            padding: one_of(&[0, 200, 2_000], random.usize(0..3)),
             pause: Duration::from_millis(random.u64(3..25)),
-            mix: MIXES[random.usize(0..MIXES.len())],
+            mix: one_of(&MIXES, random.usize(0..MIXES.len())),
             patient: true,
         };
         let partitions = i32::try_from(pick(&[1, 3, 6], &mut random)).unwrap_or(1);
-        let sides = SIDES[turn(SIDES.len())];
+        let sides = one_of(&SIDES, turn);
         // Three brokers are a burden for a machine; one run in eight has them.
         let clustered = match only {
             [] => seed % 8 == 2,
             only => only.iter().any(|fault| fault.needs_cluster()),
         };
         let allowed = |fault: &Fault| match only {
+            // Brokers with rules about who may do what do not let each other in without them.
+            [] if clustered && *fault == Fault::WriteDenied => false,
             [] => sides.contains(&fault.side()) && (clustered || !fault.needs_cluster()),
             only => only.contains(fault),
         };
@@ -166,6 +168,11 @@ impl Plan {
         };
         self.faults.iter().all(|planned| quiet(planned.fault))
     }
+}
+
+#[expect(clippy::indexing_slicing, reason = "no list of this file is empty")]
+fn one_of<T: Copy>(list: &[T], number: usize) -> T {
+    list[number % list.len()]
 }
 
 /// Faults one after the other, which may last into each other.

@@ -234,9 +234,9 @@ fn judge(stage: &Stage, mut report: Report) -> Report {
     must(forked || verdict.diverged == 0, format!("diverged without a fork: {verdict}"));
     let silence = watched.longest_silence;
     must(silence < SILENCE_MAX, format!("silent, ready and idle for {silence:?}"));
-    let (peak, most) =
+    let (peak, bound) =
         (watched.peak_rss_bytes >> 20, MEMORY_MAX_MIB + plan.choices.max_in_flight_mib);
-    must(peak <= most, format!("{peak} MiB of memory, over {most}"));
+    must(peak <= bound, format!("{peak} MiB of memory, over {bound}"));
     must(watched.looks > 0, "void: nobody could look at the relay".to_owned());
     let poisoned = stage.poisoned.load(Ordering::SeqCst);
     must(

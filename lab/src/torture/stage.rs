@@ -224,7 +224,7 @@ async fn follow(plan: &Plan, primary: &Postgres) -> Result<Postgres> {
         return primary.standby().keep_slots().start().await;
     }
     let standby = primary.standby().slot("standby").sync_slots().start().await?;
-    if plan.seed % 2 == 0 {
+    if plan.seed.is_multiple_of(2) {
         let client = primary.client("postgres").await?;
         client
             .batch_execute("ALTER SYSTEM SET synchronized_standby_slots = 'standby'")
