@@ -61,10 +61,10 @@ pub fn end_with_any_panic() {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
     use std::time::Duration;
-    use std::{env, thread};
 
     use super::*;
 
@@ -77,7 +77,7 @@ mod tests {
             end_with_any_panic();
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.spawn(async { panic!("a task is done for") });
-            return thread::sleep(Duration::from_secs(60));
+            return runtime.block_on(async { tokio::time::sleep(Duration::from_secs(60)).await });
         }
         // This test once more, in a process of its own.
         let mut victim = Command::new(env::current_exe().unwrap());

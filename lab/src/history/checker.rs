@@ -69,8 +69,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} records: {} lost, {} invented, {} reordered, {} misplaced, {} mangled, {} unsorted; \
-             {} repeated (longest run {}, {} torn), {} diverged",
+            "{} records: {} lost, {} invented, {} reordered, {} misplaced, {} mangled, \
+             {} unsorted; {} repeated (longest run {}, {} torn), {} diverged",
             self.records,
             self.lost,
             self.invented,

@@ -58,7 +58,7 @@ impl Kafka {
         self.wait_for_partitions(name, total).await
     }
 
-    /// Sets the one setting of a topic that is not the cluster's; all others are the cluster's again.
+    /// Sets the one setting of a topic that is not the cluster's; all others are again.
     pub async fn set_topic(&self, name: &str, setting: &str, value: &str) -> Result<()> {
         let topic = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
         let results = self.admin()?.alter_configs([&topic], &options()).await?;
