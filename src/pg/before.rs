@@ -114,9 +114,10 @@ impl Before {
             return Ok(());
         }
         let slot = name.to_owned();
-        Err(match self.remembers {
-            true => Changed::Overtaken { slot, expected, found },
-            false => Changed::Moved { slot, expected, found },
+        Err(if self.remembers {
+            Changed::Overtaken { slot, expected, found }
+        } else {
+            Changed::Moved { slot, expected, found }
         })
     }
 }
