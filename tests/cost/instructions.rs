@@ -4,6 +4,7 @@
 //! those of the test profile, so that nothing has to be built for it: a budget is for seeing that
 //! a change made the pipe slower, not for how fast it is. `cargo bench` says that.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,7 +56,7 @@ fn no_event_costs_more_than_its_budget() {
         let budget = budget(test);
         println!("{test}: {count} instructions an event, {budget} in the budget");
         if count * 100 > budget * (100 + TOLERANCE_PERCENT) {
-            over.push_str(&format!("{test} takes {count} instructions an event, not {budget}\n"));
+            writeln!(over, "{test} takes {count} instructions an event, not {budget}").unwrap();
         }
     }
     assert!(
@@ -81,11 +82,11 @@ fn instructions(test: &str) -> u64 {
         .args(["--exact", &format!("instructions::{test}"), "--test-threads=1"])
         .output()
         .expect("valgrind counts the instructions; on Debian: apt-get install valgrind");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1));
-    let collected: u64 = collected.and_then(|count| count.trim().parse().ok()).expect(&text);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let collected = said.lines().find_map(|line| line.split("Collected :").nth(1));
+    let collected: u64 = collected.and_then(|count| count.trim().parse().ok()).expect(&said);
     let count = collected / (PASSES * ROWS) as u64;
-    assert!(count > 100, "callgrind has seen nothing of it:\n{text}");
+    assert!(count > 100, "callgrind has seen nothing of it:\n{said}");
     count
 }

@@ -79,8 +79,8 @@ impl Stage<'_> {
         headers: bool,
     ) -> Result<Relay> {
         let properties = self.properties.iter().filter_map(|property| property.split_once('='));
-        let properties: String =
-            properties.map(|(name, value)| format!("\"{name}\" = \"{value}\"\n")).collect();
+        let properties = properties.map(|(name, value)| format!("\"{name}\" = \"{value}\""));
+        let properties = properties.collect::<Vec<_>>().join("\n");
         let (delivery, outbox) = if headers {
             ("", "")
         } else {
@@ -288,10 +288,11 @@ impl Meter {
 
     /// Seconds.
     pub fn used(&self) -> [f64; 3] {
-        let [a, b, c] = self.now;
-        let [d, e, f] = self.begun;
-        [a.saturating_sub(d), b.saturating_sub(e), c.saturating_sub(f)]
-            .map(|time| time.as_secs_f64())
+        let mut used = self.now;
+        for (now, begun) in used.iter_mut().zip(self.begun) {
+            *now = now.saturating_sub(begun);
+        }
+        used.map(|time| time.as_secs_f64())
     }
 }
 

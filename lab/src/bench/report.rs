@@ -105,7 +105,7 @@ impl Drained {
 
     pub fn table(&self) -> String {
         let width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
-        let mut text = format!(
+        let head = format!(
             "\n{}\n{:width$} {:>9} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6} {:>7}\n\
              {:width$} {:>9} {:>6} {:>6} {:>23} {:>6} {:>7}\n",
             self.load,
@@ -126,9 +126,9 @@ impl Drained {
             "MiB",
             "/event"
         );
-        for row in &self.rows {
+        let line = |row: &Row| {
             let [tool, bare] = self.ratios(row);
-            text.push_str(&format!(
+            format!(
                 "{:width$} {:>9.0} {:>6} {:>6} {:>7.2} {:>7.2} {:>7.2} {:>6.1} {:>7}\n",
                 row.name,
                 row.per_second(),
@@ -139,9 +139,9 @@ impl Drained {
                 row.per_event(|run| run.broker),
                 row.peak(),
                 known(row.reads(), 3),
-            ));
-        }
-        text
+            )
+        };
+        head + &self.rows.iter().map(line).collect::<Vec<_>>().concat()
     }
 
     pub fn json(&self) -> Value {
