@@ -16,12 +16,9 @@ pub fn check(bootstrap: &str, topic: &str, rows: u64) -> Result<()> {
     let mut reader = Reader::open(bootstrap, topic)?;
     let mut seen = Seen::default();
     while seen.records < rows {
-        reader.poll_until(PORTION, PATIENCE.min(Duration::from_millis(500)))?;
-        let portion = reader.take();
-        if portion.is_empty() {
-            break;
-        }
-        portion.iter().try_for_each(|record| seen.take(record))?;
+        let left = usize::try_from(rows - seen.records)?;
+        reader.poll_until(PORTION.min(left), PATIENCE)?;
+        reader.take().iter().try_for_each(|record| seen.take(record))?;
     }
     reader.read_to_end(PATIENCE)?;
     reader.take().iter().try_for_each(|record| seen.take(record))?;

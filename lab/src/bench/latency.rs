@@ -31,7 +31,8 @@ struct Event {
 
 type Events = Arc<Mutex<Vec<Event>>>;
 
-/// Inserts `rate` rows a second for so long, and sees when each is committed and consumed.
+/// Inserts `rate` rows a second for so long, and sees when each is committed and consumed. The
+/// backlog must be empty.
 pub async fn measure(
     stage: &Stage<'_>,
     backlog: &mut Backlog,
@@ -59,9 +60,7 @@ pub async fn measure(
     let (written, (cpu, since)) = tokio::join!(write(backlog, rate, count, &events), warm);
     let (cpu_after, elapsed) = (usage::cpu(pid), since.elapsed());
     let written = written?;
-    let all = eventually(ARRIVAL_MAX, "the last event to arrive", async || {
-        lock(&events).iter().all(|event| event.arrived.is_some())
-    });
+    let all = eventually(ARRIVAL_MAX, "the last event to arrive", async || consuming.is_finished());
     all.await.with_context(|| relay.log())?;
     consuming.join().ok().context("the consumer panicked")??;
     drop(relay);

@@ -227,7 +227,6 @@ impl Bench<'_> {
     }
 
     async fn latency(&self) -> Result<Value> {
-        let mut backlog = Backlog::begin(self.postgres).await?;
         let time = Duration::from_secs(self.options.seconds);
         let mut results = Vec::new();
         for Build { name, binary } in &self.builds {
@@ -235,8 +234,10 @@ impl Bench<'_> {
             for rate in RATES {
                 let mut runs = Vec::new();
                 for _ in 0..self.options.repetitions {
+                    let mut backlog = Backlog::begin(self.postgres).await?;
                     let run = latency::measure(&self.stage, &mut backlog, binary, rate, time);
                     runs.push(run.await?);
+                    backlog.database.remove().await?;
                 }
                 let latency = Latency::median(&runs).context("no run")?;
                 print!("{}", latency.line());
@@ -244,7 +245,6 @@ impl Bench<'_> {
                 results.push(json!({ "relay": name, "median": latency.json(), "runs": runs }));
             }
         }
-        backlog.database.remove().await?;
         Ok(Value::Array(results))
     }
 
