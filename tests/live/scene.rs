@@ -195,6 +195,14 @@ pub async fn not_ready(relay: &Relay, why: &str) {
     assert!(relay.is_running());
 }
 
+/// The LSN of the commit that a record's row came with. What is confirmed may get there, and not
+/// beyond, before the record is acked.
+pub fn commit_of(record: &Record) -> Lsn {
+    let position = record.header("walrelay-position").unwrap();
+    let commit = u64::from_str_radix(position.split('-').nth(1).unwrap(), 16).unwrap();
+    Lsn::from_wire(commit)
+}
+
 /// Compares all that arrived in a topic of so many partitions with what was committed.
 pub async fn judge(
     history: &History,
