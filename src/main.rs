@@ -3,6 +3,7 @@
 use std::env;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use walrelay::check::Report;
 use walrelay::cli::{Cli, Command, EX_USAGE};
@@ -61,6 +62,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long the end waits for threads that have called librdkafka: what OpenSSL keeps for each is
+/// freed as the thread ends, which must not coincide with what it frees as the process ends. One
+/// may hang in the system's resolver, and nobody needs its answer.
+const THREADS_MAX: Duration = Duration::from_millis(500);
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// The commands that connect, answer and end. Returns whether the answer is a good one.
@@ -82,7 +88,7 @@ fn look(config: &Config, command: Command) -> Outcome<bool> {
             Command::Run { .. } | Command::Config => Ok(true),
         }
     });
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(THREADS_MAX);
     Ok(good.map_err(Box::new)?)
 }
 
@@ -115,8 +121,7 @@ fn run(config: Config, accept_gap: bool) -> Outcome<()> {
         tokio::spawn(Supervisor::new(config, accept_gap, pages, shutdown).run()).await?;
         Ok(())
     });
-    // A look-up of a name may still hang in the system's resolver; nobody needs its answer.
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(THREADS_MAX);
     ended
 }
 

@@ -12,7 +12,7 @@ use walrelay::pg::copy::Copy;
 use walrelay::pg::error::ServerError;
 use walrelay::pg::wire::Wire;
 
-use crate::scene::Scene;
+use crate::scene::{PATIENCE, Scene};
 
 /// As long as nothing but keepalives has come for this long, there is no more to come.
 const QUIET: Duration = Duration::from_millis(1500);
@@ -50,7 +50,16 @@ pub async fn read_from(scene: &Scene<'_>, publication: &str, from: Lsn) -> Got {
          (proto_version '1', publication_names '{publication}')"
     );
     let mut got = Got::default();
-    if let Err(error) = connection.start_copy(&command).await {
+    // The reader before may have gone without its walsender having noticed.
+    let mut started = connection.start_copy(&command).await;
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    while started.as_ref().is_err_and(|error| error.sqlstate() == Some("55006"))
+        && tokio::time::Instant::now() < patience
+    {
+        tokio::time::sleep(QUIET / 10).await;
+        started = connection.start_copy(&command).await;
+    }
+    if let Err(error) = started {
         got.error = error.sqlstate().map(str::to_owned);
         return got;
     }
