@@ -200,10 +200,12 @@ async fn c13_a_row_that_postgres_cannot_decode_halts_the_relay() {
     not_ready(&relay, "pg_replication_slot_advance").await;
     scene.execute("SELECT pg_switch_wal()").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
+    // Nothing has stepped over it: it is what the next start comes upon.
     let text = relay.log();
     let at = text.split("associated LSN ").nth(1).unwrap().split(')').next().unwrap();
-    let (confirmed, at) = (scene.confirmed().await, at.parse().unwrap());
-    assert!(confirmed < at, "{confirmed} was confirmed, and the row stands at {at}");
+    relay.terminate_and_wait(PATIENCE).unwrap();
+    relay.start_again().unwrap();
+    not_ready(&relay, &format!("associated LSN {at}")).await;
     relay.terminate_and_wait(PATIENCE).unwrap();
     let advance = "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())";
     scene.client.execute(advance, &[&scene.topic]).await.unwrap();
