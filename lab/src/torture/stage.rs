@@ -179,6 +179,8 @@ impl Stage {
         let sql = "SELECT 1 FROM pg_replication_slots
                    WHERE slot_name = $1 AND confirmed_flush_lsn >= $2::text::pg_lsn";
         eventually(patience, format!("the slot to follow to {target}"), async || {
+            // The server may be stopped and started meanwhile.
+            let client = self.writer().await.ok()?;
             client.query_opt(sql, &[&NAME, &target]).await.ok()?.map(drop)
         })
         .await
