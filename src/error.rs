@@ -99,9 +99,9 @@ impl Error {
             | Error::ShuttingDown
             | Error::Frame(_)
             | Error::Setup(SetupError::BeingCreated(_) | SetupError::Lingering { .. })
-            | Error::Positions(PositionsError::Slow(_) | PositionsError::Read { .. }) => {
-                Remedy::Reconnect
-            }
+            | Error::Positions(
+                PositionsError::Missing(_) | PositionsError::Slow(_) | PositionsError::Read { .. },
+            ) => Remedy::Reconnect,
             Error::Connect(error) => by_sqlstate(error.sqlstate()),
             Error::Server(error) => by_sqlstate(Some(&error.sqlstate)),
             Error::Setup(SetupError::InUse { .. }) => Remedy::StandBy,

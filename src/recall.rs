@@ -16,8 +16,13 @@ pub async fn recall(
     topic: &str,
     source: Source,
 ) -> Result<Remembered, Error> {
-    positions::create(client, topic).await?;
-    Ok(read(client, topic, source).await?)
+    match read(client, topic, source).await {
+        Err(PositionsError::Missing(_)) if positions::create(client, topic).await? => {
+            Ok(Remembered::default())
+        }
+        // A broker may not know of it yet; the next attempt may find what is in it.
+        found => Ok(found?),
+    }
 }
 
 /// What is remembered of `source`, in a topic that is there.

@@ -7,6 +7,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as UNKNOWN;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::producer::Producer;
@@ -35,6 +37,9 @@ pub enum PositionsError {
         /// Kafka's words.
         reason: String,
     },
+    /// It is not there.
+    #[error("there is no topic {0}; a relay makes it as it starts for the first time")]
+    Missing(String),
     /// It cannot be read.
     #[error("cannot read topic {topic}: {reason}; the relay needs READ and DESCRIBE on it")]
     Read {
@@ -56,8 +61,8 @@ pub enum PositionsError {
     },
 }
 
-/// Makes the topic if it is missing.
-pub async fn create(settings: &ClientConfig, topic: &str) -> Result<(), PositionsError> {
+/// Makes the topic if it is missing. Returns whether it was.
+pub async fn create(settings: &ClientConfig, topic: &str) -> Result<bool, PositionsError> {
     let failed = |reason: String| PositionsError::Create { topic: topic.to_owned(), reason };
     let admin: AdminClient<DefaultClientContext> =
         settings.create().map_err(|error: KafkaError| failed(error.to_string()))?;
@@ -65,15 +70,37 @@ pub async fn create(settings: &ClientConfig, topic: &str) -> Result<(), Position
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1)).set("cleanup.policy", "compact");
     let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
     let results = admin.create_topics([&new], &options.request_timeout(Some(ANSWER_MAX))).await;
+    dismiss(admin);
     match results.map_err(|error| failed(error.to_string()))?.into_iter().next() {
-        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        Some(Ok(_)) => Ok(true),
+        None | Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
         Some(Err((_, code))) => Err(failed(code.to_string())),
     }
 }
 
 /// Reads what is remembered of `source`. Blocks; may take a minute.
+///
+/// Must be called within a tokio runtime.
 pub fn read(
     settings: &ClientConfig,
+    topic: &str,
+    source: &Source,
+) -> Result<Remembered, PositionsError> {
+    let consumer: BaseConsumer = settings.create().map_err(|error: KafkaError| {
+        PositionsError::Read { topic: topic.to_owned(), reason: error.to_string() }
+    })?;
+    let found = read_with(&consumer, topic, source);
+    dismiss(consumer);
+    found
+}
+
+/// A client's threads end within a tenth of a second, which nobody needs to wait for.
+fn dismiss(client: impl Send + 'static) {
+    drop(tokio::task::spawn_blocking(move || drop(client)));
+}
+
+fn read_with(
+    consumer: &BaseConsumer,
     topic: &str,
     source: &Source,
 ) -> Result<Remembered, PositionsError> {
@@ -81,7 +108,11 @@ pub fn read(
         topic: topic.to_owned(),
         reason: error.to_string(),
     };
-    let consumer: BaseConsumer = settings.create().map_err(failed)?;
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX).map_err(failed)?;
+    let known = metadata.topics().iter().find(|it| it.name() == topic);
+    if known.and_then(MetadataTopic::error) == Some(UNKNOWN) {
+        return Err(PositionsError::Missing(topic.to_owned()));
+    }
     let (low, high) = consumer.fetch_watermarks(topic, PARTITION, ANSWER_MAX).map_err(failed)?;
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, PARTITION, Offset::Offset(low)).map_err(failed)?;
