@@ -12,6 +12,7 @@ pub mod facts;
 mod fields;
 pub mod frame;
 pub mod output;
+mod pace;
 pub mod preconditions;
 pub mod session;
 pub mod setup;

@@ -4,12 +4,14 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connect::Stream;
 use super::frame::{BadFrame, Frame, Framed, frame};
+use super::pace::Pace;
 
 /// Size of the read buffer as long as no frame is larger.
 const BUFFER_LEN: usize = 256 * 1024;
@@ -22,6 +24,9 @@ const BUFFER_LEN: usize = 256 * 1024;
 pub struct Wire {
     stream: Stream,
     read: ReadBuffer,
+    pace: Pace,
+    /// What ended the stream, to be told once the bytes before it are.
+    failed: Option<io::Error>,
     /// What is being written. At most one status: a newer one waits until this is out.
     write: Bytes,
     /// Reads that brought something since this was last asked for.
@@ -68,7 +73,8 @@ impl ReadBuffer {
 impl Wire {
     /// From a connection that has just entered `CopyBoth`; `rest` was read and not used.
     pub fn new(stream: Stream, rest: &[u8]) -> Wire {
-        Wire { stream, read: ReadBuffer::new(rest), write: Bytes::new(), reads: 0 }
+        let (read, pace) = (ReadBuffer::new(rest), Pace::new(Instant::now()));
+        Wire { stream, read, pace, failed: None, write: Bytes::new(), reads: 0 }
     }
 
     /// The next frame and its length, if it is there as a whole.
@@ -115,6 +121,9 @@ impl Wire {
     /// while it is blocked in sending to us. Cancellation safe: what was read is in the buffer,
     /// what was written is off the queue.
     pub async fn turn(&mut self, read: bool) -> io::Result<usize> {
+        if read {
+            pause(self.pace.pause(Instant::now()));
+        }
         poll_fn(|context| {
             self.poll_write(context)?;
             if read { self.poll_read(context) } else { Poll::Pending }
@@ -140,25 +149,47 @@ impl Wire {
         }
     }
 
+    /// Reads all there is, as far as it fits.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let free = self.read.free();
-        if free.is_empty() {
-            // Whole frames fill the buffer, and nobody consumes them. A read of no bytes would
-            // pass for the end of the stream.
-            return Poll::Pending;
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
         }
-        let mut free = ReadBuf::new(free);
-        match Pin::new(&mut self.stream).poll_read(context, &mut free) {
-            Poll::Ready(Ok(())) => {
-                let read = free.filled().len();
-                self.read.end += read;
-                self.reads += 1;
-                Poll::Ready(Ok(read))
+        let mut all = 0;
+        while all < BUFFER_LEN {
+            let free = self.read.free();
+            if free.is_empty() {
+                // Whole frames fill the buffer, and nobody consumes them. A read of no bytes would
+                // pass for the end of the stream.
+                break;
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+            let mut free = ReadBuf::new(free);
+            match Pin::new(&mut self.stream).poll_read(context, &mut free) {
+                Poll::Ready(Ok(())) if free.filled().is_empty() => return Poll::Ready(Ok(all)),
+                Poll::Ready(Ok(())) => {
+                    all += free.filled().len();
+                    self.read.end += free.filled().len();
+                    self.reads += 1;
+                }
+                Poll::Ready(Err(error)) => {
+                    // What came before it is taken first.
+                    self.failed = Some(error);
+                    break;
+                }
+                Poll::Pending => break,
+            }
         }
+        if all > 0 {
+            self.pace.read(Instant::now());
+            return Poll::Ready(Ok(all));
+        }
+        self.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
     }
+}
+
+/// The runtime's timer is no finer than a millisecond.
+#[expect(clippy::disallowed_methods, reason = "holds the loop up by less than a period of Pace")]
+fn pause(duration: Duration) {
+    std::thread::sleep(duration);
 }
 
 #[cfg(test)]

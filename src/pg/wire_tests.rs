@@ -289,3 +289,42 @@ async fn many_messages_in_one_read_are_one_read() {
     assert_eq!(read(&mut wire, bytes.len()).await.len(), 100);
     assert_eq!((wire.take_reads(), wire.take_reads()), (1, 0));
 }
+
+/// A peer that sends something and then resets the connection.
+#[tokio::test]
+async fn what_came_before_an_error_is_taken_first() {
+    for _ in 0..50 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut theirs, _) = listener.accept().await.unwrap();
+        let mut wire = Wire::new(Stream::Tcp(ours), &[]);
+        let sent = message(b'd', b"last words");
+        theirs.write_all(&sent).await.unwrap();
+        socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(theirs);
+        assert_eq!(read(&mut wire, sent.len()).await, [sent]);
+        assert_eq!(wire.turn(true).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}
+
+/// Many small messages, of which each was flushed by itself, come in few reads.
+#[tokio::test]
+async fn a_fast_stream_is_read_in_gulps() {
+    const MESSAGES: usize = 20_000;
+    let (mut wire, peer) = pair(&[]);
+    let mut peer = peer.into_std().unwrap();
+    peer.set_nonblocking(false).unwrap();
+    let sent = message(b'd', &[b'x'; 100]);
+    let one = sent.clone();
+    let writer = std::thread::spawn(move || {
+        for _ in 0..MESSAGES {
+            std::io::Write::write_all(&mut peer, &one).unwrap();
+        }
+        peer
+    });
+    let came = read(&mut wire, MESSAGES * sent.len()).await;
+    assert_eq!(came.len(), MESSAGES);
+    let reads = wire.take_reads();
+    assert!(reads < 2_000, "{reads} reads");
+    drop(writer.join().unwrap());
+}
