@@ -1,6 +1,7 @@
 //! Everything that speaks to Kafka.
 
 pub mod acks;
+mod native;
 pub mod partition;
 pub mod positions;
 pub mod preconditions;

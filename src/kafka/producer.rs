@@ -9,10 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 
 use super::acks::Acks;
+use super::native::Sender;
 use super::routes::Target;
 use super::settings::Settings;
 use super::topics::Topics;
@@ -27,6 +27,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// A Kafka producer and its threads.
 pub struct Producer {
     inner: Arc<BaseProducer<Acks>>,
+    sender: Sender,
     topics: Topics,
     /// Then only the broker can tell whether a record is too large.
     compresses: bool,
@@ -64,7 +65,8 @@ impl Producer {
                 }
             }
         })?;
-        Ok(Producer { inner, topics, compresses: *compresses, stop, poller: Some(poller) })
+        let sender = Sender::new(Arc::clone(&inner));
+        Ok(Producer { inner, sender, topics, compresses: *compresses, stop, poller: Some(poller) })
     }
 
     /// The delivery reports.
@@ -107,21 +109,13 @@ impl Sink for Producer {
             self.topics.routes.check_size(record)?;
         }
         let ticket = if first.is_some() { ticket.as_first() } else { ticket };
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for (key, value) in record.headers.iter() {
-            headers = headers.insert(Header { key, value });
-        }
-        let mut message: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(record.topic, ticket.to_opaque()).headers(headers);
-        message.key = record.key;
-        message.payload = record.payload;
-        message.partition = partition.and_then(|p| i32::try_from(p).ok());
-        match self.inner.send(message) {
+        let partition = partition.and_then(|partition| i32::try_from(partition).ok());
+        match self.sender.send(record, partition, ticket) {
             Ok(()) => {
                 self.topics.routes.sent(record.topic, first);
                 Ok(())
             }
-            Err((error, _)) => Err(self.refused(record, &error)),
+            Err(error) => Err(self.refused(record, &error)),
         }
     }
 }
