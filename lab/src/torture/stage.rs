@@ -46,6 +46,8 @@ pub struct Stage {
     pub history: History,
     /// Who writes.
     pub load: OnceLock<Load>,
+    /// Held by faults that write, and by one that must have silence.
+    pub writing: tokio::sync::RwLock<()>,
     /// The topic's partitions, one number after the other as it grew.
     pub counts: Mutex<Vec<i32>>,
     /// What was read of topics that are deleted by now.
@@ -98,6 +100,7 @@ impl Stage {
             relay,
             history: History::default(),
             load: OnceLock::new(),
+            writing: tokio::sync::RwLock::default(),
             deleted: Mutex::default(),
             kills: AtomicU64::new(0),
             poisoned: AtomicU64::new(0),

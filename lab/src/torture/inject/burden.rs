@@ -81,6 +81,7 @@ impl Hurt<'_> {
     }
 
     pub(super) async fn write(&self, kind: Kind) -> Result<u64> {
+        let _writing = self.stage.writing.read().await;
         let client = self.stage.writer().await?;
         let shape = Shape { padding: 100, ..self.stage.plan.shape };
         write_one(client, shape, &self.stage.history, kind).await

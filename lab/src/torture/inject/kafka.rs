@@ -106,6 +106,8 @@ impl Hurt<'_> {
     pub(super) async fn topic_recreated(&self) -> Result<String> {
         let load = self.stage.load()?;
         load.pause().await?;
+        // Nobody else may write between what is read and the deletion, or it would be lost.
+        let quiet = self.stage.writing.write().await;
         self.stage.followed(PATIENCE).await?;
         // The last of it may have been repeated by a relay that was killed just now.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -113,6 +115,9 @@ impl Hurt<'_> {
         let records = read.len();
         self.stage.deleted.lock().unwrap_or_else(PoisonError::into_inner).push(read);
         self.stage.kafka.delete_topic(NAME).await?;
+        // Brokers hear of it one after the other, and take records until they do.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        drop(quiet);
         load.resume();
         self.last().await?;
         let unready = async || !self.stage.is_ready().await;

@@ -113,7 +113,9 @@ impl Hurt<'_> {
         let full = async || {
             let client = self.stage.client().await.ok()?;
             let pid: i32 = client.query_opt(sql, &[&NAME]).await.ok()??.get(0);
-            postgres.limit_files_of(pid, 100_000).ok()?;
+            // It also writes to the log.
+            let limit = u64::try_from(postgres.log().len()).unwrap_or(0) + 100_000;
+            postgres.limit_files_of(pid, limit).ok()?;
             self.write(Kind::Huge(rows.div_ceil(keys))).await.ok().filter(|rows| *rows > 0)?;
             let said = async || postgres.log().matches(SAID).count() > before;
             eventually(Duration::from_secs(15), "a full disk", said).await.ok()
