@@ -75,8 +75,7 @@ impl Past {
         drops
     }
 
-    /// Puts what this process knows into the place of what is written, unless that is more.
-    /// Returns whether it did.
+    /// Adds what this process knows to what is written. Returns whether that is more.
     ///
     /// # Errors
     /// If it knows something of another server.
@@ -89,13 +88,12 @@ impl Past {
                 known_source.key()
             )));
         }
-        let (record, own) = match remembered.record.take() {
-            Some(written) if written.is_beyond(known) => (written, false),
-            written => {
-                let behind = known.behind.or(written.and_then(|written| written.behind));
-                (PositionRecord { behind, ..known.clone() }, true)
-            }
+        let written = remembered.record.take();
+        let record = match written.clone() {
+            Some(written) => written.joined(known.clone()),
+            None => known.clone(),
         };
+        let own = written.as_ref() != Some(&record);
         if record.context.timeline == known.context.timeline {
             remembered.read = self.read;
         }

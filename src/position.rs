@@ -6,6 +6,8 @@
 //! and no slot knows how far a transaction was sent. The record knows all three, and since the slot
 //! is only confirmed up to what has been written here, a slot *beyond* the record proves a gap.
 
+use std::cmp::Ordering;
+
 use serde_json::{Value, json};
 
 use crate::frontier::Reached;
@@ -80,9 +82,12 @@ impl Remembered {
         let key = String::from_utf8_lossy(key);
         if key == source.key() {
             let record = PositionRecord::parse(value)?;
-            // The last one, but for what a relay that was cut off had under way.
-            let before = self.record.take().filter(|before| before.is_beyond(&record));
-            self.record = before.or(Some(record));
+            // Not the last one alone: behind it may stand what a relay that was cut off had under
+            // way.
+            self.record = Some(match self.record.take() {
+                Some(before) => before.joined(record),
+                None => record,
+            });
         } else if source.is_namesake(&key)
             && let Ok(record) = PositionRecord::parse(value)
         {
@@ -103,10 +108,25 @@ impl PositionRecord {
         self.inside.map_or(self.end, |row| self.end.max(row.commit))
     }
 
-    /// Whether it tells of more than another one of the same source.
-    pub fn is_beyond(&self, other: &PositionRecord) -> bool {
-        let place = |record: &PositionRecord| (record.context.epoch, record.end, record.inside);
-        place(self) > place(other)
+    /// What this record and a later one of the same source tell together. Of two epochs the higher
+    /// one counts, and within it the higher timeline: first starts all have the same epoch.
+    /// Otherwise everything that either says is in Kafka is there: one may have got further into a
+    /// transaction, and the other one further in front of it, to where the slot may stand by now.
+    /// And a server that was behind stays so.
+    #[must_use]
+    pub fn joined(self, later: PositionRecord) -> PositionRecord {
+        let history = |record: &PositionRecord| (record.context.epoch, record.context.timeline);
+        match history(&self).cmp(&history(&later)) {
+            Ordering::Less => return later,
+            Ordering::Greater => return self,
+            Ordering::Equal => {}
+        }
+        let end = self.end.max(later.end);
+        // Rows have other numbers in another publication.
+        let renumbered = self.context.publication != later.context.publication;
+        let inside = if renumbered { later.inside } else { self.inside.max(later.inside) };
+        let inside = inside.filter(|row| row.commit >= end);
+        PositionRecord { end, inside, behind: later.behind.or(self.behind), ..later }
     }
 
     /// What there is to remember.

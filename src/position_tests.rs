@@ -35,6 +35,42 @@ fn a_record_reads_as_it_was_written() {
     }
 }
 
+/// What is remembered of records in this order.
+fn remembered(records: &[&PositionRecord]) -> PositionRecord {
+    let source = Source { system: "7".into(), database: 5, slot: "s".into() };
+    let (mut remembered, key) = (Remembered::default(), source.key());
+    for record in records {
+        remembered.take(&source, key.as_bytes(), record.to_json(&source).as_bytes()).unwrap();
+    }
+    remembered.record.unwrap()
+}
+
+#[test]
+fn a_record_that_comes_late_takes_nothing_back() {
+    // One relay had sent two rows of a transaction and was cut off before it wrote so; the next
+    // one confirmed a keepalive in front of it.
+    let (into, up_to) = (record(100, Some(1)), record(105, None));
+    let both = PositionRecord { end: lsn(105), ..into.clone() };
+    assert_eq!(remembered(&[&into, &up_to]), both);
+    assert_eq!(remembered(&[&up_to, &into]), both);
+    let done = record(120, None);
+    assert_eq!(remembered(&[&done, &into]), done, "the transaction has ended");
+    let mut renumbered = up_to.clone();
+    renumbered.context.publication = "q".into();
+    assert_eq!(remembered(&[&into, &renumbered]), renumbered);
+}
+
+#[test]
+fn a_server_that_was_behind_stays_so_within_its_epoch() {
+    let late = record(100, None);
+    let refused = PositionRecord { behind: Some(lsn(90)), ..late.clone() };
+    assert_eq!(remembered(&[&refused, &late]), refused);
+    assert_eq!(remembered(&[&late, &refused, &late]), refused);
+    let mut accepted = record(80, None);
+    accepted.context.epoch = 4;
+    assert_eq!(remembered(&[&refused, &accepted, &late]), accepted);
+}
+
 #[test]
 fn what_is_not_a_record_is_refused() {
     let whole = r#"{"version":1,"timeline":1,"publication":"p","epoch":0,"end_lsn":"0/1"}"#;
