@@ -120,7 +120,7 @@ impl Past {
     ) -> Result<Begun, Refusal> {
         let start = match found.start(accept_gap) {
             Err(gap @ Gap::ServerBehind { server, .. }) => {
-                let record = self.refuse(source, found.remembered.record, server);
+                let record = self.refuse(source, found.remembered.record, server, own);
                 return Err(Refusal { gap, record });
             }
             Err(gap) => return Err(Refusal { gap, record: None }),
@@ -137,16 +137,54 @@ impl Past {
         Ok(Begun { journal, remark: start.remark })
     }
 
-    /// A server that is behind may grow; that it was is remembered, here and in Kafka.
+    /// A server that is behind may grow; that it was is remembered, here and in Kafka. It is
+    /// written until it is found there: what carried it may have failed.
     fn refuse(
         &mut self,
         source: &Source,
         record: Option<PositionRecord>,
         server: Lsn,
+        own: bool,
     ) -> Option<PositionRecord> {
         let mut record = record?;
-        let news = record.behind.replace(server).is_none();
+        let news = record.behind.replace(server).is_none() || own;
         self.known = Some((source.clone(), record.clone()));
         news.then_some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontier::{Frontier, Limits};
+    use crate::outbox::Outboxes;
+
+    fn lsn(raw: u64) -> Lsn {
+        Lsn::from_wire(raw)
+    }
+
+    #[test]
+    fn a_refusal_is_written_until_it_is_found_in_kafka() {
+        let source = Source { system: "7".into(), database: 5, slot: "s".into() };
+        let context = Context { timeline: 1, publication: "p".into(), epoch: 0 };
+        let record = PositionRecord { context, end: lsn(100), inside: None, behind: None };
+        let mut written = Remembered { record: Some(record.clone()), ..Remembered::default() };
+        let limits = Limits { records: 1, bytes: 1, span: 1 };
+        let mut pipe = Pipe::new(Outboxes::new(Vec::new(), None), Frontier::new(lsn(0), limits));
+        let mut past = Past::default();
+        let mut refused = |written: &Remembered, server| {
+            let mut remembered = written.clone();
+            let own = past.take_in(&source, &mut remembered).unwrap();
+            let (slot, server) = (lsn(50), lsn(server));
+            let publication = "p";
+            let found =
+                Found { remembered, slot, server, timeline: 1, switched: None, publication };
+            past.begin(&mut pipe, &source, found, own, false, Duration::ZERO).unwrap_err().record
+        };
+        let refusal = PositionRecord { behind: Some(lsn(90)), ..record };
+        assert_eq!(refused(&written, 90), Some(refusal.clone()));
+        assert_eq!(refused(&written, 150), Some(refusal.clone()), "what carried it has failed");
+        written.record = Some(refusal);
+        assert_eq!(refused(&written, 150), None);
     }
 }

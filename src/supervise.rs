@@ -182,6 +182,10 @@ impl Supervisor {
     }
 
     async fn open(&mut self) -> Result<Session, Error> {
+        // While nothing streams nobody else looks, and a refusal has to be written.
+        if let Some(failure) = self.producer.as_ref().and_then(|it| it.acks().failure()) {
+            return Err(Error::Delivery(failure));
+        }
         if self.producer.is_none() {
             self.producer = Some(Producer::start(&self.kafka)?);
             self.wait_for_kafka().await;

@@ -99,6 +99,13 @@ struct Batch {
     echo: Option<(Failure, Instant)>,
 }
 
+impl Batch {
+    fn failure(&self) -> Option<Failure> {
+        let echo = self.echo.as_ref().filter(|(_, since)| since.elapsed() >= CAUSE_MAX);
+        self.failure.as_ref().or(echo.map(|(failure, _)| failure)).cloned()
+    }
+}
+
 /// What librdkafka tells us, gathered until the relay's loop comes to fetch it.
 ///
 /// The lock is taken by the poll thread for each report and by the loop once a turn, to swap the
@@ -123,9 +130,12 @@ impl Acks {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(runs, &mut batch.runs);
         let position = std::mem::take(&mut batch.position);
-        let echo = batch.echo.as_ref().filter(|(_, since)| since.elapsed() >= CAUSE_MAX);
-        let failure = batch.failure.as_ref().or(echo.map(|(failure, _)| failure));
-        failure.cloned().map_or(Ok(position), Err)
+        batch.failure().map_or(Ok(position), Err)
+    }
+
+    /// Why the producer is done for, if it is. Changes nothing.
+    pub fn failure(&self) -> Option<Failure> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner).failure()
     }
 
     /// Partitions whose first record the broker has, since this was last called.
