@@ -62,7 +62,7 @@ impl FromStr for Lsn {
 /// and the row number orders the rows inside one transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Grows by one whenever LSNs start to name other content: another timeline, another slot.
+    /// Grows whenever LSNs start to name other content: another timeline, another slot.
     pub epoch: u32,
     /// The LSN of the transaction's commit record, known already from BEGIN.
     pub commit: Lsn,

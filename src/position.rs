@@ -294,7 +294,7 @@ impl Found<'_> {
                     _ => record.end,
                 };
                 let remark = format!("accepted a gap, from {end} to {}: {gap}", self.slot);
-                let epoch = record.context.epoch + 1;
+                let epoch = self.later_epoch(record);
                 Ok(Start { from: self.slot, inside: None, epoch, remark: Some(remark) })
             }
             judged => judged,
@@ -352,9 +352,17 @@ impl Found<'_> {
         Ok(Start { from: end, inside, epoch, remark })
     }
 
+    /// The epoch of positions that follow upon another history than the record's. Each promotion
+    /// counts, whether or not a relay has seen it: one that was cut off may have a record under
+    /// way of a timeline in between, and this start's must be the later one.
+    fn later_epoch(&self, record: &PositionRecord) -> u32 {
+        let Context { timeline, epoch, .. } = record.context;
+        epoch + self.timeline.saturating_sub(timeline).max(1)
+    }
+
     /// A standby was promoted at `switched`. LSNs behind it name other content now.
     fn after_promotion(&self, record: &PositionRecord, switched: Lsn) -> Result<Start, Gap> {
-        let (from, epoch) = (record.end.min(switched), record.context.epoch + 1);
+        let (from, epoch) = (record.end.min(switched), self.later_epoch(record));
         let (before, now) = (record.context.timeline, self.timeline);
         if self.slot > from {
             let (slot, record) = (self.slot, record.furthest());

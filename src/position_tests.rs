@@ -198,6 +198,19 @@ fn after_a_promotion_nothing_of_the_new_timeline_is_skipped() {
 }
 
 #[test]
+fn each_promotion_has_its_epoch_whether_or_not_it_was_seen() {
+    // A relay that was cut off had begun epoch 4 on timeline 2, and its record comes late.
+    let found = Found { timeline: 3, switched: Some(lsn(300)), ..found(None, 50, 500) };
+    let mut late = record(100, None);
+    (late.context.timeline, late.context.epoch) = (2, 4);
+    let remembered = |record| Remembered { record: Some(record), ..Remembered::default() };
+    let unseen = Found { remembered: remembered(record(100, None)), ..found.clone() };
+    let seen = Found { remembered: remembered(late), ..found };
+    assert_eq!(unseen.start(false).unwrap().epoch, 5);
+    assert_eq!(seen.start(false).unwrap().epoch, 5);
+}
+
+#[test]
 fn a_history_file_tells_where_each_timeline_was_left() {
     let history = "1\t0/12006FF0\tno recovery target specified\n\n2\t1/0\tbefore 2000-01-01\n";
     assert_eq!(switched(history, 1), Some(lsn(0x1200_6FF0)));
