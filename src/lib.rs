@@ -25,6 +25,8 @@ pub mod relay;
 pub mod remedy;
 pub mod sensor;
 pub mod shutdown;
+#[cfg(test)]
+mod simulation;
 pub mod stall;
 pub mod status;
 pub mod supervise;
