@@ -1,6 +1,6 @@
 # Thin: each line runs something you could type. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test torture fmt lint doc deny audit deps
+.PHONY: help demo bench test torture mutants fmt lint doc deny audit deps
 
 # Tools that are not part of Rust, outside the tree; found by cargo on the PATH.
 export TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walrelay-tools
@@ -29,6 +29,9 @@ torture: deps ## Random faults: SEED=1 MINUTES=1 JOBS=1, runs of a minute; KILLS
 	cargo build --locked --workspace
 	$(TARGET)/debug/torture --seed $(or $(SEED),1) --jobs $(or $(JOBS),1) \
 		$(if $(KILLS),--kills $(KILLS),--minutes $(or $(MINUTES),1)) --keep $(TARGET)/torture
+
+mutants: ## Whether the simulation notices planted faults, and after how many schedules
+	cargo test --locked --test hermetic mutants -- --nocapture
 
 fmt: ## Format the code
 	cargo fmt --all

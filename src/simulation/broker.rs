@@ -200,7 +200,9 @@ impl Broker {
 
     /// Some request that is on its way; which, is chance.
     pub fn choose(&self, random: &mut Random) -> Option<(usize, usize)> {
-        let clients = self.clients.iter().enumerate();
+        // What a producer has left behind takes its time.
+        let late = random.below(8) == 0;
+        let clients = self.clients.iter().enumerate().filter(|(_, it)| late || !it.gone);
         let lanes = clients.flat_map(|(id, client)| {
             let lanes = client.lanes.iter().enumerate().filter(|(_, lane)| !lane.sent.is_empty());
             lanes.map(move |(partition, _)| (id, partition))

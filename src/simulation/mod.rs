@@ -38,7 +38,7 @@ pub fn trace(random: Random) {
 
 #[test]
 fn nothing_is_lost_reordered_or_repeated_without_need() {
-    seeds(2000, |random| {
+    seeds(1000, |random| {
         let outcome = catch_unwind(AssertUnwindSafe(|| play(random.clone())));
         if let Err(panic) = outcome {
             // Once more, step by step.

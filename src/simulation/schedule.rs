@@ -74,7 +74,8 @@ const FAULTS: [Step; 14] = [
 ];
 
 /// Faults that are worst together. Half of the schedules have those of one line, and no others.
-const THEMES: [&[Step]; 7] = [
+const THEMES: [&[Step]; 8] = [
+    &[Step::Restore, Step::Refuse],
     &[Step::Terminate],
     &[Step::Promote, Step::Kill],
     &[Step::Promote, Step::BreakConnection, Step::Unreachable],
@@ -98,7 +99,7 @@ impl Schedule {
             Some(theme) => theme.to_vec(),
             None => FAULTS.into_iter().filter(|_| random.below(3) == 0).collect(),
         };
-        Schedule { faults, calm: 8 + random.below(40) }
+        Schedule { faults, calm: 5 + random.below(35) }
     }
 
     pub fn next(&self, random: &mut Random) -> Step {

@@ -11,6 +11,8 @@ mod docker;
 mod grafana;
 // What the pages say, and to whom they say it in time.
 mod http;
+// Whether the simulation would notice what relays have got wrong.
+mod mutants;
 // Whether every failure that is known of has a test.
 mod scenarios;
 // What this tree looks like: sizes, names, who may use whom.
