@@ -198,6 +198,14 @@ impl Frontier {
                 && self.bytes + Ticket::units(charge) * Ticket::UNIT <= self.limits.bytes)
     }
 
+    /// Up to where everything has been read: it is confirmed, or will be with what is in flight.
+    pub fn read(&self) -> Lsn {
+        match self.spans.back() {
+            Some(&Span { end: End::Commit(end), .. }) => end.max(self.confirmed),
+            _ => self.confirmed,
+        }
+    }
+
     /// The transaction that has records in flight and whose COMMIT has not been read.
     pub fn open(&self) -> Option<Lsn> {
         let last = self.spans.back().filter(|span| !matches!(span.end, End::Commit(_)));

@@ -335,6 +335,11 @@ impl Pipe {
             transaction.row += 1;
             return Ok(Step::Taken);
         }
+        if commit < self.frontier.read() && self.frontier.open() != Some(commit) {
+            // It would be confirmed without having been sent.
+            let what = "a row came of a transaction from before what had been read";
+            return Err(StreamError::OutOfOrder { what, at: commit });
+        }
         let record = match self.outboxes.record(relation, row, position) {
             Ok(Ok(record)) => record,
             Ok(Err(poison)) => return Ok(Step::Stuck(Stuck::Poison(poison))),

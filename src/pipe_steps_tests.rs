@@ -183,6 +183,58 @@ fn begin_rows_and_commit_come_in_their_order_or_not_at_all() {
     refused(half, begin_at(0x200), &format!("{missing} (at 0/200)"));
 }
 
+/// It would be confirmed before it is in Kafka, and lost with the producer.
+#[test]
+fn nothing_new_comes_from_before_what_was_read() {
+    let refused = |happened: fn(&mut Scene), at: u64| {
+        let mut scene = Scene::new();
+        happened(&mut scene);
+        let what = "a row came of a transaction from before what had been read";
+        let expected = format!("{what} (at 0/{at:X}); nothing behind it will be confirmed");
+        assert_eq!(error(&mut scene, &row(ORDERS, "late")), expected);
+        assert!(!scene.given.records.iter().any(|record| record.contains("late")));
+    };
+    let of_a_keepalive: fn(&mut Scene) = |scene| {
+        scene.taken(&keepalive(0x200, false));
+        scene.begin(0x1FF);
+    };
+    refused(of_a_keepalive, 0x1FF);
+    let of_a_commit_in_flight: fn(&mut Scene) = |scene| {
+        scene.begin(0x100);
+        scene.rows(ORDERS, &["a"]);
+        scene.commit(0x100);
+        scene.begin(0x109);
+    };
+    refused(of_a_commit_in_flight, 0x109);
+    let of_a_transaction_that_had_ended: fn(&mut Scene) = |scene| {
+        scene.begin(0x100);
+        scene.rows(ORDERS, &["a"]);
+        scene.commit(0x100);
+        scene.reconnect();
+        scene.begin(0x100);
+        scene.rows(ORDERS, &["a"]);
+    };
+    refused(of_a_transaction_that_had_ended, 0x100);
+    let of_a_half_that_was_acked: fn(&mut Scene) = |scene| {
+        scene.begin(0x100);
+        scene.stuck(&poison(ORDERS, "a"));
+        scene.pipe.skip_row();
+        scene.reconnect();
+        scene.taken(&keepalive(0x200, false));
+        scene.begin(0x100);
+        scene.rows(ORDERS, &["a"]);
+    };
+    refused(of_a_half_that_was_acked, 0x100);
+    // The very place is not before it.
+    let mut scene = Scene::new();
+    scene.taken(&keepalive(0x200, false));
+    scene.begin(0x200);
+    scene.rows(ORDERS, &["a"]);
+    scene.commit(0x200);
+    scene.begin(0x20A);
+    scene.rows(ORDERS, &["b"]);
+}
+
 #[test]
 fn a_transaction_without_rows_need_not_come_again() {
     let mut scene = Scene::new();
