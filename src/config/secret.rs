@@ -53,12 +53,12 @@ pub(super) fn mask_url(url: &str) -> String {
 
 /// Cuts `postgres://user:password@host/..` into `postgres://user`, `password`, `@host/..`.
 ///
-/// As libpq does, except that the last `@` counts and not the first: a password with an `@` that
-/// should have been `%40` is still hidden whole.
+/// As the one that connects does, for which a `/` or `?` before the `@` is part of the password;
+/// but the last `@` counts and not the first: a password with an `@` that should have been `%40`
+/// is still hidden whole.
 fn split_password(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
-    let authority = rest.split('/').next()?;
-    let (user_info, _) = authority.rsplit_once('@')?;
+    let (user_info, _) = rest.rsplit_once('@')?;
     let (user, password) = user_info.split_once(':')?;
     let start = scheme.len() + "://".len();
     let head = url.get(..start + user.len())?;
@@ -84,6 +84,9 @@ mod tests {
             ("postgres://u:p:w@h1,h2:1/db?a=b", "postgres://u:***@h1,h2:1/db?a=b"),
             ("postgres://u:p@w@host", "postgres://u:***@host"),
             ("postgres://u:p?w@host?a=b", "postgres://u:***@host?a=b"),
+            ("postgres://u:p/w@host/db", "postgres://u:***@host/db"),
+            ("postgres://u:/@host", "postgres://u:***@host"),
+            ("postgres://a/b:pw@host/db", "postgres://a/b:***@host/db"),
             ("postgres://h/db?password=pw&a=b", "postgres://h/db?password=***&a=b"),
             ("postgres://h?sslpassword=pw", "postgres://h?sslpassword=***"),
             ("postgres://h?a=b&p%61ssword=pw", "postgres://h?a=b&p%61ssword=***"),
