@@ -1,6 +1,6 @@
 # Thin: each line runs something you could type. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test torture mutants fmt lint doc deny audit deps
+.PHONY: help demo bench test torture mutants fuzz fmt lint doc deny audit deps
 
 # Tools that are not part of Rust, outside the tree; found by cargo on the PATH.
 export TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walrelay-tools
@@ -19,11 +19,11 @@ bench: ## Speed and cost beside bare readers; ROWS=100000 is quick, PEER=debeziu
 	cargo build --locked --release --workspace
 	$(TARGET)/release/bench
 
-# The tests come last, so that their results do. Three at a time: they wait more than they compute.
+# The tests come last, so that their results do. Four at a time: they wait more than they compute.
 test: lint doc deny ## Everything that must hold before a merge
 	cargo build --locked --workspace
 	$(TARGET)/debug/torture --seed 31 --runs 10 --length 10 --jobs 3 --keep $(TARGET)/torture
-	cargo test --locked --workspace --no-fail-fast -- --test-threads=3
+	cargo test --locked --workspace --no-fail-fast -- --test-threads=4
 
 torture: deps ## Random faults: SEED=1 MINUTES=1 JOBS=1, runs of a minute; KILLS=100 instead
 	cargo build --locked --workspace
@@ -32,6 +32,15 @@ torture: deps ## Random faults: SEED=1 MINUTES=1 JOBS=1, runs of a minute; KILLS
 
 mutants: ## Whether the simulation notices planted faults, and after how many schedules
 	cargo test --locked --test hermetic mutants -- --nocapture
+
+# New inputs are kept beside what is built, and what is in the tree is only read.
+FUZZ = $(or $(TARGET_NAME),pipe)
+fuzz: ## Odd inputs: TARGET_NAME=frame, pgoutput, pipe or config, MINUTES=1; needs a nightly Rust
+	scripts/need cargo-fuzz
+	mkdir -p $(TARGET)/fuzz/$(FUZZ)
+	cargo +nightly fuzz run --sanitizer none -O -a $(FUZZ) $(TARGET)/fuzz/$(FUZZ) \
+		fuzz/corpus/$(FUZZ) -- -max_total_time=$$((60 * $(or $(MINUTES),1))) \
+		-max_len=4096 -rss_limit_mb=2048
 
 fmt: ## Format the code
 	cargo fmt --all

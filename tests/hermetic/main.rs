@@ -7,6 +7,8 @@ mod config;
 mod daemon;
 // Whether the files for containers fit the program.
 mod docker;
+// What the fuzzer has found worth keeping, played again.
+mod fuzz;
 // Which metrics the dashboard and the alerts name.
 mod grafana;
 // What the pages say, and to whom they say it in time.
