@@ -5,6 +5,8 @@
 //! stepped over only while the pipe is stuck at it, and a producer that is lost takes its records
 //! with it. What must hold is small and asked after every step.
 
+use std::collections::BTreeSet;
+
 use walrelay::config::{OnPoison, Outbox};
 use walrelay::frontier::{Frontier, Limits, Ticket};
 use walrelay::lsn::{Lsn, Position};
@@ -110,6 +112,19 @@ struct World {
     at: u64,
     /// The transaction it is in.
     inside: Option<u64>,
+    /// The next row of the transaction that the pipe is in.
+    next: Option<Position>,
+    /// Rows of this history that Kafka has acked, or that were stepped over.
+    settled: BTreeSet<Position>,
+    /// Every row of this history that came.
+    ever: BTreeSet<Position>,
+    /// Rows that were lost with a producer, and must come again.
+    owed: BTreeSet<Position>,
+    /// Those of which the server has sent a later one first.
+    passed_over: BTreeSet<Position>,
+    /// Where this history began.
+    start: Option<Position>,
+    epoch: u32,
 }
 
 impl World {
@@ -118,8 +133,22 @@ impl World {
         let bytes = if input.flag() { 1 << 20 } else { 2000 };
         let limits = Limits { records, bytes, span: 1 + input.below(5) };
         let pipe = Pipe::new(outboxes(), Frontier::new(Lsn::ZERO, limits));
-        let (kafka, confirmed) = (Kafka::default(), Lsn::ZERO);
-        let mut world = World { pipe, kafka, limits, confirmed, held: None, at: 16, inside: None };
+        let mut world = World {
+            pipe,
+            kafka: Kafka::default(),
+            limits,
+            confirmed: Lsn::ZERO,
+            held: None,
+            at: 16,
+            inside: None,
+            next: None,
+            settled: BTreeSet::new(),
+            ever: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            passed_over: BTreeSet::new(),
+            start: None,
+            epoch: 0,
+        };
         world.reconnect();
         world
     }
@@ -208,6 +237,8 @@ impl World {
         let Some((message, stuck)) = self.held.take() else { return };
         if stuck && input.flag() {
             self.pipe.skip_row();
+            self.settled.extend(self.next);
+            self.note(&message);
         } else {
             self.take(&message);
         }
@@ -222,7 +253,7 @@ impl World {
         let step = self.pipe.take(body, &mut self.kafka);
         let moved = before != (self.pipe.progress(), self.kafka.sent);
         match step {
-            Ok(Step::Taken | Step::ReplyWanted) => {}
+            Ok(Step::Taken | Step::ReplyWanted) => self.note(body),
             Ok(Step::Full) => {
                 let refused = self.kafka.refusal == Some(Refused::Full);
                 assert!(refused || !self.kafka.flying.is_empty(), "nothing will make room");
@@ -241,6 +272,36 @@ impl World {
         }
     }
 
+    /// The message is done with. If it is a row, somebody has it: nothing else ever will.
+    fn note(&mut self, body: &[u8]) {
+        let (Some(b'w'), Some(tag)) = (body.first(), body.get(25)) else { return };
+        let lsn = |at: usize| u64::from_be_bytes(body[at..at + 8].try_into().unwrap());
+        match tag {
+            b'B' => {
+                let commit = Lsn::from_wire(lsn(26));
+                self.next = Some(Position { epoch: self.epoch, commit, row: 0 });
+            }
+            b'C' => self.next = None,
+            b'I' => {
+                let row = self.next.as_mut().unwrap();
+                let flying = self.kafka.flying.iter().any(|record| record.position == *row);
+                let known = flying || self.settled.contains(row) || Some(*row) <= self.start;
+                // Nobody could tell a row that should have come before from one that did.
+                let late = self.ever.last() > Some(row) && !self.ever.contains(row);
+                assert!(known || late || self.passed_over.contains(row), "{row} is lost");
+                if known {
+                    self.ever.insert(*row);
+                    self.owed.remove(row);
+                    let behind = self.owed.split_off(row);
+                    self.passed_over.append(&mut self.owed);
+                    self.owed = behind;
+                }
+                row.row += 1;
+            }
+            _ => {}
+        }
+    }
+
     /// Records are acked one by one, or in runs of one transaction's.
     fn ack(&mut self, input: &mut Input<'_>) {
         let flying = &mut self.kafka.flying;
@@ -255,6 +316,7 @@ impl World {
             if acked {
                 (left, records) = (left - 1, records + 1);
                 bytes += record.ticket.charge();
+                self.settled.insert(record.position);
             }
             !acked
         });
@@ -271,7 +333,7 @@ impl World {
 
     fn reconnect(&mut self) {
         self.pipe.reconnect();
-        (self.held, self.inside) = (None, None);
+        (self.held, self.inside, self.next) = (None, None, None);
         self.at = self.pipe.frontier().confirmed().lsn().to_wire();
         let columns = [("id", 25), ("key", 25), ("payload", 25), ("topic", 25)];
         self.take(&xlog_data(0, &relation(1, "public", "orders", &columns)));
@@ -281,7 +343,8 @@ impl World {
 
     fn restart(&mut self) {
         self.pipe.restart();
-        self.kafka = Kafka::default();
+        let lost = std::mem::take(&mut self.kafka);
+        self.owed.extend(lost.flying.iter().map(|record| record.position));
         assert_eq!(self.pipe.reached(), self.pipe.frontier().reached());
         self.reconnect();
     }
@@ -296,7 +359,11 @@ impl World {
         let inside = input.flag().then_some(inside);
         self.pipe.start(&Start { from, inside, epoch, remark: None });
         self.kafka = Kafka { last: inside, ..Kafka::default() };
-        self.confirmed = from;
+        (self.confirmed, self.start, self.epoch) = (from, inside, epoch);
+        self.settled.clear();
+        for rows in [&mut self.ever, &mut self.owed, &mut self.passed_over] {
+            rows.clear();
+        }
         self.reconnect();
     }
 
@@ -336,6 +403,8 @@ impl World {
         let at = inside.map_or(confirmed, |row| row.commit.to_wire().max(confirmed));
         let Some(at) = at.checked_add(100).filter(|at| *at < u64::MAX - 100) else { return };
         self.take(&xlog_data(at, &begin(at, 0, 1)));
+        // Inside a transaction it may lie behind rows that are still to come.
+        self.take(&keepalive(at + 50, true));
         let text = Some(&b"x"[..]);
         for _ in 0..5 {
             let row = xlog_data(at, &insert(1, &[text, text, text, text]));
