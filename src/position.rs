@@ -357,7 +357,7 @@ impl Found<'_> {
     /// way of a timeline in between, and this start's must be the later one.
     fn later_epoch(&self, record: &PositionRecord) -> u32 {
         let Context { timeline, epoch, .. } = record.context;
-        epoch + self.timeline.saturating_sub(timeline).max(1)
+        epoch.saturating_add(self.timeline.saturating_sub(timeline).max(1))
     }
 
     /// A standby was promoted at `switched`. LSNs behind it name other content now.
