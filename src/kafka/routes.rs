@@ -111,14 +111,17 @@ impl Routes {
     /// Forgets what the brokers know of us where they may have forgotten us.
     pub fn close_silent(&mut self, now: Instant) {
         let swept = *self.swept.get_or_insert(now);
-        if now.saturating_duration_since(swept) < SILENCE_MAX {
+        let since = now.saturating_duration_since(swept);
+        if since < SILENCE_MAX {
             return;
         }
+        // Who sends looks far more often: nothing was sent for so long, and no session was there.
+        let silent = since >= SILENCE_MAX * 2;
         self.swept = Some(now);
         for opening in self.known.values_mut().flat_map(|topic| &mut topic.openings) {
             *opening = match *opening {
-                Opening::Open { used: true } => Opening::Open { used: false },
-                Opening::Open { used: false } => Opening::Closed,
+                Opening::Open { used: true } if !silent => Opening::Open { used: false },
+                Opening::Open { .. } => Opening::Closed,
                 other => other,
             };
         }
@@ -297,6 +300,10 @@ mod tests {
         routes.close_silent(start + SILENCE_MAX * 3);
         routes.close_silent(start + SILENCE_MAX * 4);
         assert_eq!(target(&mut routes, key), Target::First(0));
+
+        routes.opened("t", 0);
+        routes.close_silent(start + SILENCE_MAX * 6);
+        assert_eq!(target(&mut routes, key), Target::First(0), "nobody has looked for so long");
 
         routes.opened("t", 0);
         for answer in [Err("gone".to_owned()), Ok(described(1))] {

@@ -327,7 +327,7 @@ impl Process {
     }
 
     /// `Producer::refresh_topics`: answers to what was asked come some time.
-    fn refresh_topics(&mut self, out: &mut Outside) {
+    pub fn refresh_topics(&mut self, out: &mut Outside) {
         if self.asked && out.random.below(3) == 0 {
             let partitions = u32::try_from(out.broker.partitions()).unwrap();
             let batch_bytes_max = (!out.broker.takes_large).then_some(LARGE);

@@ -149,8 +149,8 @@ const MUTANTS: &[Mutant] = &[
     (
         "a broker is thought to know a producer for ever",
         "kafka/routes.rs",
-        "Opening::Open { used: false } => «Opening::Closed»,",
-        "Opening::Open { used: false }",
+        "Opening::Open { .. } => «Opening::Closed»,",
+        "*opening",
     ),
     (
         "a position is confirmed before it is written",
