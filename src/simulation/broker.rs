@@ -120,6 +120,12 @@ impl Broker {
         self.positions.is_empty() && lanes.flat_map(|lane| &lane.sent).next().is_some()
     }
 
+    /// Position records that dropped producers have left on the wire never arrive.
+    pub fn lose_late_positions(&mut self) {
+        let gone = self.clients.iter_mut().filter(|client| client.gone);
+        gone.filter_map(|client| client.lanes.first_mut()).for_each(|lane| lane.sent.clear());
+    }
+
     /// A record is handed over.
     pub fn send(&mut self, client: usize, partition: usize, content: Content) {
         let lanes = &mut self.clients[client].lanes;

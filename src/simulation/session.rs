@@ -82,6 +82,11 @@ impl Process {
     fn find_start(&mut self, out: &mut Outside, slot: Lsn, server: Lsn) -> Result<(), Ended> {
         let source = source();
         let mut remembered = Remembered::default();
+        if out.broker.positions.is_empty() {
+            // Not simulated: the very first record comes behind a start that did not find it.
+            // Between them, a promotion would have told their epochs apart only by chance.
+            out.broker.lose_late_positions();
+        }
         for (key, value) in &out.broker.positions {
             remembered.take(&source, key.as_bytes(), value.as_bytes()).unwrap();
         }

@@ -272,6 +272,8 @@ impl World {
         if self.out.oracle.reaches_beyond(written, &self.out.broker) && !self.is_behind(written) {
             return;
         }
+        // Nor is there anything left of relays that are gone: to restore a backup takes long.
+        self.out.broker.lose_late_positions();
         self.out.server.restore(backup);
         self.out.oracle.rewritten(&self.out.server);
         self.streams().for_each(Walsender::cut);
