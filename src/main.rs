@@ -3,6 +3,7 @@
 use std::env;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use walrelay::check::Report;
@@ -100,14 +101,12 @@ fn answer(json: bool, text: &str, value: &serde_json::Value) {
     }
 }
 
-/// Two threads are enough: one for the relay's loop, one so that `/healthz` answers even when
-/// that loop is stuck. librdkafka has its own.
-const WORKERS: usize = 2;
-
+/// Two threads: one for the relay's loop, and this one for signals and pages, so that `/healthz`
+/// answers even when that loop is stuck. librdkafka has its own.
 fn run(config: Config, accept_gap: bool) -> Outcome<()> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-    let ended = runtime.block_on(async {
+    let pages_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let relay_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = pages_runtime.block_on(async {
         let listen = config.http.listen;
         let listener = http::bind(listen)
             .await
@@ -117,11 +116,19 @@ fn run(config: Config, accept_gap: bool) -> Outcome<()> {
         let shutdown = Shutdown::on_signals()?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %listen, "walrelay starts");
         tokio::spawn(http::serve(listener, pages.clone()));
-        // A task of its own, so that a worker runs it and not the main thread.
-        tokio::spawn(Supervisor::new(config, accept_gap, pages, shutdown).run()).await?;
+        let supervisor = Supervisor::new(config, accept_gap, pages, shutdown);
+        let (end, ended) = tokio::sync::oneshot::channel();
+        thread::Builder::new().name("relay".into()).spawn(move || {
+            relay_runtime.block_on(supervisor.run());
+            relay_runtime.shutdown_timeout(THREADS_MAX);
+            // Nobody listens if the end has come another way.
+            let _ = end.send(());
+        })?;
+        // A panic ends the process, so that there is no other end than this.
+        let _ = ended.await;
         Ok(())
     });
-    runtime.shutdown_timeout(THREADS_MAX);
+    pages_runtime.shutdown_timeout(THREADS_MAX);
     ended
 }
 

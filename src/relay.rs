@@ -200,6 +200,9 @@ impl Relay<'_> {
         if let Some(write) = self.positions.as_ref().and_then(|it| it.journal.next(now, reached)) {
             next = next.min(write.max(now + WRITE_RETRY));
         }
+        if let Some(pause) = self.wire.pause(now).filter(|_| read) {
+            gather(pause).await;
+        }
         tokio::select! {
             biased;
             // 1. The end first: nothing else may keep it waiting.
@@ -209,9 +212,7 @@ impl Relay<'_> {
             }
             // 2. What would otherwise never be noticed.
             Some(news) = self.news.recv() => self.take_in(news, turn)?,
-            // 3. Acks before rows: they free memory, rows take it.
-            () = self.producer.acks().arrived() => self.producer.refresh_topics(),
-            // 4. The socket: writes what is queued; reads if rows can be taken.
+            // 3. The socket: writes what is queued; reads if rows can be taken.
             came = self.wire.turn(read) => {
                 if came? == 0 {
                     return Err(Error::Closed);
@@ -219,6 +220,9 @@ impl Relay<'_> {
                 turn.heard = Instant::now();
                 turn.quiet = false;
             }
+            // 4. Acks, which are fetched with every turn: a stream that never pauses needs no
+            // other reason to turn.
+            () = self.producer.acks().arrived() => {}
             // 5. The next status.
             () = tokio::time::sleep_until(next.into()) => {}
         }
@@ -243,6 +247,7 @@ impl Relay<'_> {
     }
 
     fn fetch_acks(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        self.producer.refresh_topics();
         let fetched = self.producer.acks().fetch(&mut turn.runs);
         if !turn.runs.is_empty() {
             let clock_us = postgres_clock_us();
@@ -423,6 +428,15 @@ impl Relay<'_> {
             }
         }
     }
+}
+
+/// Lets bytes gather in the socket. The runtime must not look there meanwhile: it would wake up
+/// for each message, which is what this is to avoid.
+#[expect(clippy::disallowed_methods, reason = "holds the loop up for at most 2 ms, on its own")]
+async fn gather(pause: Duration) {
+    std::thread::sleep(pause);
+    // What else runs on this thread, and a look at the socket.
+    tokio::task::yield_now().await;
 }
 
 /// Messages beside the stream. What does not end it is logged.

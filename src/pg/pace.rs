@@ -1,42 +1,59 @@
-//! How often the stream is read: at once while little comes, in gulps while much does.
+//! When to read the stream: at once while it is slow, in gulps while it is fast.
 //!
-//! A walsender flushes every message by itself, and over TCP each flush walks through the whole
-//! stack on the sender's time. A reader that wakes up for each of them is slow, costs a core, and
-//! slows the server down; one that lets bytes gather first is up to twice as fast for both.
+//! A walsender flushes every message by itself, and each flush wakes whoever waits for the socket.
+//! A reader that wakes for each of them costs a core and slows the sender down, which over TCP
+//! does the reader's part of the work as well. One that lets bytes gather takes dozens of messages
+//! in a read; and what is read together goes to Kafka in one batch for each partition, whatever
+//! `linger.ms` says.
 //!
-//! So reads are rationed, and a few may be saved up: a stream of some thousand messages a second
-//! is read as it comes, and of a faster one a read takes what has come meanwhile.
+//! So a stream of more than [`FAST`] bytes a second is read every [`PERIOD`], and no more often;
+//! unless a read brought [`MUCH`], because then the socket may be full and the sender waiting.
 
 use std::time::{Duration, Instant};
 
-/// How often the stream may be read in the long run. Shorter, and reads bring little; longer, and
-/// the socket's buffer fills up and the sender waits for us.
-const PERIOD: Duration = Duration::from_micros(300);
+/// Bytes a second from which on the stream is fast.
+const FAST: f64 = 1_500_000.0;
+/// Bytes that may come at once without making the stream a fast one.
+const BURST: f64 = 64.0 * 1024.0;
+/// How long bytes gather while the stream is fast. It is added to the latency of a stream with
+/// thousands of rows a second, and a socket takes some 100 KiB, that is 50 MB/s.
+const PERIOD: Duration = Duration::from_millis(2);
+/// A read that brought as much is followed by the next one at once.
+const MUCH: usize = 64 * 1024;
 
-/// Reads that may follow each other at once after a silence.
-const SAVED_MAX: u32 = 16;
-
-/// Rations reads.
+/// How fast the stream is.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// When the next read would be due if all came at the same distance.
-    due: Instant,
+    /// A leaky bucket: bytes that came faster than [`FAST`].
+    level: f64,
+    /// When something was last read, and how many bytes.
+    last: Option<(Instant, usize)>,
 }
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Pace {
-        Pace { due: now }
+    pub(super) fn new() -> Pace {
+        Pace { level: 0.0, last: None }
     }
 
-    /// Something was read.
-    pub(super) fn read(&mut self, now: Instant) {
-        let saved = now.checked_sub(PERIOD * SAVED_MAX).unwrap_or(now);
-        self.due = self.due.max(saved) + PERIOD;
+    /// So many bytes were read.
+    pub(super) fn read(&mut self, now: Instant, bytes: usize) {
+        let passed = self.last.map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(at));
+        let leaked = (self.level - passed.as_secs_f64() * FAST).max(0.0);
+        // No more than it takes a moment to lose again.
+        #[expect(clippy::cast_precision_loss, reason = "less than a GiB")]
+        let came = bytes as f64;
+        self.level = (leaked + came).min(2.0 * BURST);
+        self.last = Some((now, bytes));
     }
 
-    /// How long to let bytes gather before the next read; less than [`PERIOD`].
-    pub(super) fn pause(&self, now: Instant) -> Duration {
-        self.due.saturating_duration_since(now)
+    /// How long to let bytes gather before the next read, if at all.
+    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
+        let (at, bytes) = self.last?;
+        if self.level <= BURST || bytes >= MUCH {
+            return None;
+        }
+        let pause = PERIOD.checked_sub(now.saturating_duration_since(at))?;
+        (!pause.is_zero()).then_some(pause)
     }
 }
 
@@ -44,16 +61,20 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Reads as often as it may, as something comes every `gap`. Returns how often, and how long
-    /// in all it paused.
-    fn read_for(pace: &mut Pace, now: &mut Instant, gap: Duration) -> (u32, Duration) {
-        let (mut reads, mut paused, end) = (0, Duration::ZERO, *now + Duration::from_secs(1));
+    const MESSAGE: usize = 600;
+
+    /// Reads for half a second what comes, a message every `gap`. Returns how often it read, and
+    /// whether it ever paused.
+    fn read_for(pace: &mut Pace, now: &mut Instant, gap: Duration) -> (usize, bool) {
+        let (mut reads, mut paused, end) = (0, false, *now + Duration::from_millis(500));
         while *now < end {
-            let pause = pace.pause(*now);
+            let pause = pace.pause(*now).unwrap_or_default();
             assert!(pause <= PERIOD, "{pause:?}");
-            *now += pause.max(gap);
-            paused += pause;
-            pace.read(*now);
+            paused |= !pause.is_zero();
+            let gathered = pause.max(gap);
+            *now += gathered;
+            let messages = gathered.as_micros() / gap.as_micros();
+            pace.read(*now, MESSAGE * usize::try_from(messages).unwrap());
             reads += 1;
         }
         (reads, paused)
@@ -61,15 +82,29 @@ mod tests {
 
     #[test]
     fn a_slow_stream_is_read_as_it_comes_and_a_fast_one_in_gulps() {
-        let mut now = Instant::now();
-        let mut pace = Pace::new(now);
-        let (reads, paused) = read_for(&mut pace, &mut now, Duration::from_micros(400));
-        assert_eq!((reads, paused), (2_500, Duration::ZERO));
-        // It has saved some up, and then has to wait for each.
-        let (reads, _) = read_for(&mut pace, &mut now, Duration::from_micros(10));
-        let steady = 1_000_000 / 300;
-        assert!((steady..=steady + SAVED_MAX + 1).contains(&reads), "{reads}");
-        let (reads, _) = read_for(&mut pace, &mut now, Duration::from_micros(10));
-        assert!((steady - 1..=steady + 1).contains(&reads), "nothing is saved up: {reads}");
+        let (mut now, mut pace) = (Instant::now(), Pace::new());
+        let (slow, fast) = (Duration::from_millis(1), Duration::from_micros(20));
+        assert_eq!(read_for(&mut pace, &mut now, slow), (500, false));
+        // It reads each message, until it is known to be fast.
+        let (reads, paused) = read_for(&mut pace, &mut now, fast);
+        assert!(paused && (250..=250 + 120).contains(&reads), "{reads}");
+        let (reads, _) = read_for(&mut pace, &mut now, fast);
+        assert!((248..=252).contains(&reads), "{reads}");
+        // And soon knows that it is slow again.
+        read_for(&mut pace, &mut now, slow);
+        assert_eq!(read_for(&mut pace, &mut now, slow), (500, false));
+    }
+
+    #[test]
+    fn a_socket_that_may_be_full_is_read_at_once() {
+        let (mut now, mut pace) = (Instant::now(), Pace::new());
+        for _ in 0..10 {
+            now += Duration::from_millis(1);
+            pace.read(now, MUCH);
+            assert_eq!(pace.pause(now), None);
+        }
+        pace.read(now, MUCH - 1);
+        assert_eq!(pace.pause(now), Some(PERIOD));
+        assert_eq!(pace.pause(now + PERIOD), None);
     }
 }

@@ -73,7 +73,7 @@ impl ReadBuffer {
 impl Wire {
     /// From a connection that has just entered `CopyBoth`; `rest` was read and not used.
     pub fn new(stream: Stream, rest: &[u8]) -> Wire {
-        let (read, pace) = (ReadBuffer::new(rest), Pace::new(Instant::now()));
+        let (read, pace) = (ReadBuffer::new(rest), Pace::new());
         Wire { stream, read, pace, failed: None, write: Bytes::new(), reads: 0 }
     }
 
@@ -104,6 +104,11 @@ impl Wire {
         std::mem::take(&mut self.reads)
     }
 
+    /// How long to let bytes gather before the next read, if at all.
+    pub fn pause(&self, now: Instant) -> Option<Duration> {
+        self.pace.pause(now)
+    }
+
     /// Whether a message can be queued.
     pub fn is_writable(&self) -> bool {
         self.write.is_empty()
@@ -121,9 +126,6 @@ impl Wire {
     /// while it is blocked in sending to us. Cancellation safe: what was read is in the buffer,
     /// what was written is off the queue.
     pub async fn turn(&mut self, read: bool) -> io::Result<usize> {
-        if read {
-            pause(self.pace.pause(Instant::now()));
-        }
         poll_fn(|context| {
             self.poll_write(context)?;
             if read { self.poll_read(context) } else { Poll::Pending }
@@ -179,17 +181,11 @@ impl Wire {
             }
         }
         if all > 0 {
-            self.pace.read(Instant::now());
+            self.pace.read(Instant::now(), all);
             return Poll::Ready(Ok(all));
         }
         self.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
     }
-}
-
-/// The runtime's timer is no finer than a millisecond.
-#[expect(clippy::disallowed_methods, reason = "holds the loop up by less than a period of Pace")]
-fn pause(duration: Duration) {
-    std::thread::sleep(duration);
 }
 
 #[cfg(test)]
