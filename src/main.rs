@@ -3,7 +3,6 @@
 use std::env;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use walrelay::check::Report;
@@ -101,12 +100,13 @@ fn answer(json: bool, text: &str, value: &serde_json::Value) {
     }
 }
 
-/// Two threads: one for the relay's loop, and this one for signals and pages, so that `/healthz`
+/// Two threads: this one for the relay's loop, and one for signals and pages, so that `/healthz`
 /// answers even when that loop is stuck. librdkafka has its own.
 fn run(config: Config, accept_gap: bool) -> Outcome<()> {
-    let pages_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let relay_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = pages_runtime.block_on(async {
+    let beside =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (pages, shutdown) = beside.block_on(async {
         let listen = config.http.listen;
         let listener = http::bind(listen)
             .await
@@ -116,20 +116,12 @@ fn run(config: Config, accept_gap: bool) -> Outcome<()> {
         let shutdown = Shutdown::on_signals()?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %listen, "walrelay starts");
         tokio::spawn(http::serve(listener, pages.clone()));
-        let supervisor = Supervisor::new(config, accept_gap, pages, shutdown);
-        let (end, ended) = tokio::sync::oneshot::channel();
-        thread::Builder::new().name("relay".into()).spawn(move || {
-            relay_runtime.block_on(supervisor.run());
-            relay_runtime.shutdown_timeout(THREADS_MAX);
-            // Nobody listens if the end has come another way.
-            let _ = end.send(());
-        })?;
-        // A panic ends the process, so that there is no other end than this.
-        let _ = ended.await;
-        Ok(())
-    });
-    pages_runtime.shutdown_timeout(THREADS_MAX);
-    ended
+        Ok::<_, Box<dyn std::error::Error>>((pages, shutdown))
+    })?;
+    runtime.block_on(Supervisor::new(config, accept_gap, pages, shutdown).run());
+    runtime.shutdown_timeout(THREADS_MAX);
+    beside.shutdown_background();
+    Ok(())
 }
 
 fn start_log(log: &config::Log) {

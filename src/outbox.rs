@@ -184,6 +184,7 @@ impl Outboxes {
             key: plan.key.and_then(|key| row.get(key)),
             payload: row.get(plan.payload),
             headers: Headers { id, position, columns: &plan.headers, row },
+            again: false,
         }))
     }
 }

@@ -125,6 +125,8 @@ pub struct Pipe {
     last_commit: Lsn,
     /// The last row handed over or stepped over. The same row never is again.
     done: Option<Position>,
+    /// The furthest row that was ever handed over.
+    furthest: Option<Position>,
     /// Rows that may be why the broker has refused a batch.
     suspects: Option<Suspects>,
     /// Rows that it was, once that is known, and why. Each has cost a producer, so they are few.
@@ -144,6 +146,7 @@ impl Pipe {
             transaction: None,
             last_commit: Lsn::ZERO,
             done: None,
+            furthest: None,
             suspects: None,
             condemned: BTreeMap::new(),
             received: Lsn::ZERO,
@@ -340,8 +343,9 @@ impl Pipe {
             let what = "a row came of a transaction from before what had been read";
             return Err(StreamError::OutOfOrder { what, at: commit });
         }
+        let again = self.furthest.is_some_and(|furthest| position <= furthest);
         let record = match self.outboxes.record(relation, row, position) {
-            Ok(Ok(record)) => record,
+            Ok(Ok(record)) => Record { again, ..record },
             Ok(Err(poison)) => return Ok(Step::Stuck(Stuck::Poison(poison))),
             Err(unmapped) => return Ok(Step::Stuck(Stuck::Unmapped { unmapped, at: commit })),
         };
@@ -370,6 +374,7 @@ impl Pipe {
             self.frontier.cut();
         }
         self.done = Some(position);
+        self.furthest = self.furthest.max(self.done);
         transaction.row += 1;
         Ok(Step::Taken)
     }

@@ -31,6 +31,8 @@ struct Given {
     records: Vec<String>,
     tickets: Vec<Ticket>,
     refusal: Option<Refused>,
+    /// Of each record, whether it was handed over before.
+    again: Vec<bool>,
 }
 
 impl Sink for Given {
@@ -44,6 +46,7 @@ impl Sink for Given {
         let (topic, payload, position) = (record.topic, text(record.payload), text(position));
         self.records.push(format!("{topic} {payload} {position}"));
         self.tickets.push(ticket);
+        self.again.push(record.again);
         Ok(())
     }
 }
@@ -233,6 +236,18 @@ fn nothing_new_comes_from_before_what_was_read() {
     scene.commit(0x200);
     scene.begin(0x20A);
     scene.rows(ORDERS, &["b"]);
+}
+
+#[test]
+fn what_was_handed_over_to_a_producer_that_is_gone_is_known_as_it_comes_again() {
+    let mut scene = Scene::new();
+    scene.begin(0x100);
+    scene.rows(ORDERS, &["a", "b"]);
+    scene.pipe.restart();
+    scene.reconnect();
+    scene.begin(0x100);
+    scene.rows(ORDERS, &["a", "b", "c"]);
+    assert_eq!(scene.given.again, [false, false, true, true, false]);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Record<'a> {
     pub payload: Option<&'a [u8]>,
     /// Name and value of each header, in the order they are sent.
     pub headers: Headers<'a>,
+    /// Whether it was handed over before, to a producer that is gone: Kafka may have it already.
+    pub again: bool,
 }
 
 /// The headers of a record, made up while they are read.

@@ -19,6 +19,7 @@ use crate::health::{Health, Phase};
 use crate::http::Pages;
 use crate::kafka::positions::{self, Positions};
 use crate::kafka::producer::Producer;
+use crate::kafka::routes::Counts;
 use crate::kafka::settings::Settings;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
@@ -62,6 +63,8 @@ pub struct Supervisor {
     doubts: Doubts,
     pipe: Pipe,
     producer: Option<Producer>,
+    /// Of the producer before.
+    counts: Counts,
     positions: Option<Positions>,
     past: Past,
     health: Arc<Health>,
@@ -91,6 +94,7 @@ impl Supervisor {
             shutdown_grace: delivery.shutdown_grace,
             pipe: Pipe::new(outboxes, Frontier::new(Lsn::ZERO, limits)),
             producer: None,
+            counts: Counts::new(),
             positions: None,
             positions_topic: delivery.positions_topic,
             past: Past::default(),
@@ -190,7 +194,7 @@ impl Supervisor {
             producer.refresh_topics();
         }
         if self.producer.is_none() {
-            self.producer = Some(Producer::start(&self.kafka)?);
+            self.producer = Some(Producer::start(&self.kafka, self.counts.clone())?);
             self.wait_for_kafka().await;
             // It may be for want of this topic that the producer before it failed.
             if let (Some(topic), Some(_)) = (&self.positions_topic, &self.positions) {
@@ -353,6 +357,7 @@ impl Supervisor {
     /// What the producer had in flight is forgotten, and will be sent again.
     async fn drop_producer(&mut self) {
         if let Some(producer) = self.producer.take() {
+            self.counts = producer.counts();
             // It waits for its threads.
             let _ = tokio::task::spawn_blocking(move || drop(producer)).await;
         }

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 
 use super::acks::Acks;
 use super::native::Sender;
-use super::routes::Target;
+use super::routes::{Counts, Target};
 use super::settings::Settings;
 use super::topics::Topics;
 use crate::frontier::Ticket;
@@ -47,15 +47,16 @@ pub enum StartError {
 }
 
 impl Producer {
-    /// Makes the producer and its threads. Does not wait for a broker.
+    /// Makes the producer and its threads. Does not wait for a broker. `before` is what the one
+    /// before it has spread keys over.
     ///
     /// Must be called within a tokio runtime.
-    pub fn start(settings: &Settings) -> Result<Producer, StartError> {
+    pub fn start(settings: &Settings, before: Counts) -> Result<Producer, StartError> {
         let Settings { producer, compresses, .. } = settings;
         let inner: Arc<BaseProducer<Acks>> =
             Arc::new(producer.create_with_context(Acks::default())?);
         // First, because it ends by itself if the other thread cannot be started.
-        let topics = Topics::start(Arc::clone(&inner), settings)?;
+        let topics = Topics::start(Arc::clone(&inner), settings, before)?;
         let stop = Arc::new(AtomicBool::new(false));
         let poller = thread::Builder::new().name("kafka-poll".into()).spawn({
             let (inner, stop) = (Arc::clone(&inner), Arc::clone(&stop));
@@ -87,6 +88,11 @@ impl Producer {
         self.topics.routes.trouble()
     }
 
+    /// Over how many partitions of each topic keys are spread.
+    pub fn counts(&self) -> Counts {
+        self.topics.routes.counts()
+    }
+
     /// Topics with the records handed over since this was last called.
     pub fn take_sent(&mut self) -> impl Iterator<Item = (&str, u64)> {
         self.topics.routes.take_sent()
@@ -100,7 +106,7 @@ impl Sink for Producer {
             return Err(Refused::Full);
         }
         let idle = || self.inner.in_flight_count() == 0;
-        let (partition, first) = match self.topics.target(record.topic, record.key, idle) {
+        let (partition, first) = match self.topics.target(record, idle) {
             Target::Partition(partition) => (partition, None),
             Target::First(partition) => (Some(partition), Some(partition)),
             Target::Ask | Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),

@@ -28,10 +28,15 @@ pub struct Description {
     pub batch_bytes_max: Option<usize>,
 }
 
+/// By topic, over how many partitions keys are spread.
+pub type Counts = HashMap<String, u32>;
+
 /// The topics that records have gone to, or wait for.
 #[derive(Debug, Default)]
 pub struct Routes {
     known: HashMap<String, Topic>,
+    /// What a producer that is gone has spread keys over, of topics that are not known yet.
+    before: Counts,
     /// The topic that the last record had to wait for.
     awaited: Option<String>,
     /// When silent partitions were last looked for.
@@ -83,14 +88,33 @@ pub enum Target {
 }
 
 impl Routes {
+    /// Goes on from the counts of a producer that is gone. What it had in flight may have arrived,
+    /// and comes again: in the same partition, where it is a repeat, and new rows of its key come
+    /// behind it.
+    pub fn after(before: Counts) -> Routes {
+        Routes { before, ..Routes::default() }
+    }
+
+    /// The counts in use.
+    pub fn counts(&self) -> Counts {
+        let known = self.known.iter();
+        let known = known.filter_map(|(name, topic)| Some((name.clone(), topic.partitions?)));
+        let mut counts = self.before.clone();
+        counts.extend(known);
+        counts
+    }
+
     /// Takes in what was answered about a topic.
     pub fn answered(&mut self, name: String, answer: Answer) {
+        let before = self.before.remove(&name);
         let topic = self.known.entry(name).or_default();
         match answer {
             Ok(Description { partitions, batch_bytes_max }) => {
                 topic.trouble = None;
                 topic.batch_bytes_max = batch_bytes_max;
-                let current = *topic.partitions.get_or_insert(partitions);
+                // Topics only grow: one with fewer is another one of the same name.
+                let current = topic.partitions.or(before).filter(|count| *count <= partitions);
+                let current = *topic.partitions.insert(current.unwrap_or(partitions));
                 topic.changed = Some(partitions).filter(|changed| *changed != current);
             }
             Err(trouble) => {
@@ -127,11 +151,13 @@ impl Routes {
         }
     }
 
-    /// Where a record with this key goes. `idle` says whether nothing is in flight.
+    /// Where a record with this key goes. `again` says whether it was handed over before, `idle`
+    /// whether nothing is in flight.
     pub fn target(
         &mut self,
         name: &str,
         key: Option<&[u8]>,
+        again: bool,
         idle: impl FnOnce() -> bool,
     ) -> Target {
         let Some(topic) = self.known.get_mut(name) else {
@@ -142,7 +168,8 @@ impl Routes {
             self.awaited = Some(name.to_owned());
             return Target::Wait;
         }
-        if topic.changed.is_some() {
+        // A row that may be there already goes where it may be.
+        if topic.changed.is_some() && !again {
             if !idle() {
                 return Target::WaitUntilIdle;
             }
@@ -260,7 +287,7 @@ mod tests {
     }
 
     fn target(routes: &mut Routes, key: Option<&[u8]>) -> Target {
-        routes.target("t", key, || false)
+        routes.target("t", key, false, || false)
     }
 
     #[test]
@@ -318,8 +345,33 @@ mod tests {
         routes.opened("t", 0);
         routes.answered("t".to_owned(), Ok(described(4)));
         let key = Some(b"foobar".as_slice());
-        assert_eq!(routes.target("t", key, || false), Target::WaitUntilIdle);
-        let grown = routes.target("t", key, || true);
+        assert_eq!(routes.target("t", key, false, || false), Target::WaitUntilIdle);
+        let grown = routes.target("t", key, false, || true);
         assert_eq!(grown, Target::First(partition(b"foobar", 4)));
+    }
+
+    /// Behind what comes again in the old partition, a new record of another key in the new one
+    /// would hide it from consumers that compare positions.
+    #[test]
+    fn what_comes_again_goes_where_it_went_although_the_topic_has_grown() {
+        let mut before = routes(Ok(described(1)));
+        before.opened("t", 0);
+        let mut routes = Routes::after(before.counts());
+        assert_eq!(target(&mut routes, None), Target::Ask);
+        assert_eq!(routes.counts(), before.counts(), "also if that producer fails as well");
+        routes.answered("t".to_owned(), Ok(described(4)));
+        let key = Some(b"foobar".as_slice());
+        let again = |routes: &mut Routes| routes.target("t", key, true, || true);
+        assert_eq!(again(&mut routes), Target::First(0));
+        routes.opened("t", 0);
+        assert_eq!(again(&mut routes), Target::Partition(Some(0)));
+        assert_eq!(target(&mut routes, key), Target::WaitUntilIdle);
+        let grown = routes.target("t", key, false, || true);
+        assert_eq!(grown, Target::First(partition(b"foobar", 4)));
+        assert_eq!(routes.counts(), Counts::from([("t".to_owned(), 4)]));
+        // With fewer, it is another topic of the same name.
+        let mut routes = Routes::after(routes.counts());
+        routes.answered("t".to_owned(), Ok(described(2)));
+        assert_eq!(again(&mut routes), Target::First(partition(b"foobar", 2)));
     }
 }

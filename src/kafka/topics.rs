@@ -18,8 +18,9 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 
 use super::acks::Acks;
-use super::routes::{Answer, Description, Routes, Target};
+use super::routes::{Answer, Counts, Description, Routes, Target};
 use super::settings::Settings;
+use crate::record::Record;
 
 /// How long one question to a broker may take.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -42,6 +43,7 @@ impl Topics {
     pub(super) fn start(
         producer: Arc<BaseProducer<Acks>>,
         settings: &Settings,
+        before: Counts,
     ) -> std::io::Result<Topics> {
         let (questions, asked) = channel();
         let answers = Arc::default();
@@ -56,7 +58,7 @@ impl Topics {
             due: BTreeMap::new(),
         };
         thread::Builder::new().name("kafka-metadata".into()).spawn(move || lookup.run())?;
-        Ok(Topics { routes: Routes::default(), questions, answers })
+        Ok(Topics { routes: Routes::after(before), questions, answers })
     }
 
     /// Takes in what has been answered meanwhile.
@@ -69,17 +71,12 @@ impl Topics {
         self.routes.close_silent(Instant::now());
     }
 
-    /// Where a record with this key goes. `idle` says whether nothing is in flight.
-    pub(super) fn target(
-        &mut self,
-        name: &str,
-        key: Option<&[u8]>,
-        idle: impl FnOnce() -> bool,
-    ) -> Target {
-        let target = self.routes.target(name, key, idle);
+    /// Where a record goes. `idle` says whether nothing is in flight.
+    pub(super) fn target(&mut self, record: &Record<'_>, idle: impl FnOnce() -> bool) -> Target {
+        let target = self.routes.target(record.topic, record.key, record.again, idle);
         if target == Target::Ask {
             // The thread lives as long as the sender; and if it did not, the record waits.
-            let _ = self.questions.send(name.to_owned());
+            let _ = self.questions.send(record.topic.to_owned());
         }
         target
     }

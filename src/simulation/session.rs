@@ -23,7 +23,7 @@ impl Process {
         self.refresh_topics(out);
         if self.client.is_none() {
             self.client = Some(out.broker.connect());
-            self.routes = Routes::default();
+            self.routes = Routes::after(self.routes.counts());
             (self.asked, self.inbox) = (false, Vec::new());
         }
         let before = &mut self.past.before;

@@ -79,7 +79,7 @@ const MUTANTS: &[Mutant] = &[
     (
         "another timeline has the same epoch",
         "position.rs",
-        "epoch + «self.timeline.saturating_sub(timeline).max(1)»",
+        "epoch.saturating_add(«self.timeline.saturating_sub(timeline).max(1)»)",
         "0",
     ),
     (

@@ -13,6 +13,7 @@ use walrelay::feedback::Feedback;
 use walrelay::frontier::{Frontier, Limits};
 use walrelay::health::Health;
 use walrelay::kafka::producer::Producer;
+use walrelay::kafka::routes::Counts;
 use walrelay::kafka::settings::Settings;
 use walrelay::lsn::Lsn;
 use walrelay::metrics::Metrics;
@@ -133,7 +134,7 @@ async fn e5_a_network_that_is_dark_one_way_ends_the_session() {
     let limits = Limits { records: 1, bytes: 1, span: 1 };
     let outboxes = Outboxes::new(Vec::new(), None);
     let mut pipe = Pipe::new(outboxes, Frontier::new(Lsn::ZERO, limits));
-    let mut producer = Producer::start(&Settings::new(&config)).unwrap();
+    let mut producer = Producer::start(&Settings::new(&config), Counts::new()).unwrap();
     let (_news, news) = tokio::sync::mpsc::channel(1);
     let (health, metrics) = (Health::default(), Metrics::new().unwrap());
     let mut shutdown = Shutdown::on_signals().unwrap();

@@ -8,6 +8,7 @@ use lab::{Kafka, Record, eventually, read_all, wait_until};
 use walrelay::config::Config;
 use walrelay::kafka::partition::partition;
 use walrelay::kafka::producer::Producer;
+use walrelay::kafka::routes::Counts;
 use walrelay::kafka::settings::Settings;
 
 use crate::scene::{LATEST, PATIENCE, Scene, commit_of, insert, not_ready};
@@ -165,7 +166,7 @@ async fn d8_acks_come_while_the_loop_is_stuck() {
     fs::write(&file, text.replace("{http}", "127.0.0.1:1")).unwrap();
     let config = Config::load(Some(&file), std::iter::empty()).unwrap();
     fs::remove_file(&file).unwrap();
-    let producer = Producer::start(&Settings::new(&config)).unwrap();
+    let producer = Producer::start(&Settings::new(&config), Counts::new()).unwrap();
     for n in 0..20 {
         assert!(producer.send_position(&scene.topic, 0, "k", &n.to_string()));
         let acked = || producer.acks().fetch(&mut Vec::new()).unwrap();
