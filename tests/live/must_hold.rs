@@ -162,19 +162,23 @@ async fn e7_a_hundred_terminated_walsenders_repeat_nothing() {
     let some = async || relay.metric("walrelay_events_total").await >= Some(1000.0);
     eventually(PATIENCE, "some events", some).await.unwrap();
     proxy.delay(Duration::from_secs(1));
-    let sql = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+    let sql = "SELECT active_pid, pg_terminate_backend(active_pid) FROM pg_replication_slots
                WHERE slot_name = $1 AND active_pid IS NOT NULL";
-    let (mut ended, mut most, mut with_many) = (0, 0.0_f64, 0);
+    let (mut ended, mut most, mut with_many, mut last) = (0, 0.0_f64, 0, None);
     let mut terminate = async || {
         // A session that is ended before it gets anywhere only makes the relay wait longer.
         let many = async || relay.metric("walrelay_in_flight_records").await >= Some(10_000.0);
         let _ = eventually(Duration::from_secs(2), "10,000 in flight", many).await;
         tokio::time::sleep(Duration::from_millis(ended * 7919 % 200)).await;
         let in_flight = relay.metric("walrelay_in_flight_records").await.unwrap_or(0.0);
-        let rows = scene.client.query(sql, &[&scene.topic]).await.unwrap();
+        let asked = scene.client.query_opt(sql, &[&scene.topic]).await.unwrap();
+        let asked: Option<i32> = asked.map(|row| row.get(0));
+        // One that is slow to end is asked again, and ends once.
+        let another = asked.is_some() && asked != last;
+        last = asked.or(last);
         most = most.max(in_flight);
-        ended += u64::from(!rows.is_empty());
-        with_many += u64::from(!rows.is_empty() && in_flight >= 10_000.0);
+        ended += u64::from(another);
+        with_many += u64::from(another && in_flight >= 10_000.0);
         ended >= 100 && with_many >= 25
     };
     let done = eventually(3 * PATIENCE, "a hundred ended walsenders", &mut terminate).await;
