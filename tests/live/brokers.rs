@@ -78,7 +78,9 @@ async fn d3_d4_d6_d7_a_frozen_broker_leaves_no_gap_and_no_second_copy() {
 async fn d5_late_requests_of_a_killed_relay_are_told_by_their_positions() {
     let kafka = Kafka::start().unwrap();
     let proxy = Proxy::start(Some(kafka.proxied_port()), kafka.proxied_target()).unwrap();
-    let scene = Scene::on(Postgres::shared(LATEST), &kafka, 1).await;
+    let mut scene = Scene::on(Postgres::shared(LATEST), &kafka, 1).await;
+    // Few requests: no more than five are under way, and all records must be in them.
+    scene.configure("[kafka.properties]\n\"linger.ms\" = 100");
     let relay = scene.start(&scene.database.url(), &kafka.proxied_bootstrap());
     relay.wait_ready(PATIENCE).await.unwrap();
     scene.insert("k", "0").await;
@@ -91,7 +93,7 @@ async fn d5_late_requests_of_a_killed_relay_are_told_by_their_positions() {
     scene.execute(&(1..=20).map(|n| insert("k", &n.to_string())).collect::<String>()).await;
     let sent = async || relay.metric("walrelay_in_flight_records").await == Some(20.0);
     eventually(PATIENCE, "20 records in flight", sent).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     relay.kill_9().unwrap();
     let next = scene.relay().await;
     scene.execute(&(21..=40).map(|n| insert("k", &n.to_string())).collect::<String>()).await;
