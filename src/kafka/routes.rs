@@ -35,7 +35,7 @@ pub type Counts = HashMap<String, u32>;
 #[derive(Debug, Default)]
 pub struct Routes {
     known: HashMap<String, Topic>,
-    /// What a producer that is gone has spread keys over, of topics that are not known yet.
+    /// What a producer that is gone has spread keys over; counts until there is an answer.
     before: Counts,
     /// The topic that the last record had to wait for.
     awaited: Option<String>,
@@ -106,7 +106,7 @@ impl Routes {
 
     /// Takes in what was answered about a topic.
     pub fn answered(&mut self, name: String, answer: Answer) {
-        let before = self.before.remove(&name);
+        let before = self.before.get(&name).copied();
         let topic = self.known.entry(name).or_default();
         match answer {
             Ok(Description { partitions, batch_bytes_max }) => {
@@ -358,6 +358,7 @@ mod tests {
         before.opened("t", 0);
         let mut routes = Routes::after(before.counts());
         assert_eq!(target(&mut routes, None), Target::Ask);
+        routes.answered("t".to_owned(), Err("closed to us for a while".to_owned()));
         assert_eq!(routes.counts(), before.counts(), "also if that producer fails as well");
         routes.answered("t".to_owned(), Ok(described(4)));
         let key = Some(b"foobar".as_slice());
