@@ -118,7 +118,9 @@ impl Relay<'_> {
             stalled: None,
         };
         loop {
-            // 1. Acks make room for rows, and are news for the status.
+            // 1. What brokers say: of topics, and acks, which make room for rows and are news for
+            // the status.
+            self.producer.refresh_topics();
             self.fetch_acks(&mut turn)?;
             // 2. Rows, as long as there is room.
             self.take_frames(&mut turn)?;
@@ -220,8 +222,8 @@ impl Relay<'_> {
                 turn.heard = Instant::now();
                 turn.quiet = false;
             }
-            // 4. Acks, which are fetched with every turn: a stream that never pauses needs no
-            // other reason to turn.
+            // 4. Acks: they are fetched with every turn, so that none waits for a stream that
+            // never pauses.
             () = self.producer.acks().arrived() => {}
             // 5. The next status.
             () = tokio::time::sleep_until(next.into()) => {}
@@ -247,7 +249,6 @@ impl Relay<'_> {
     }
 
     fn fetch_acks(&mut self, turn: &mut Turn) -> Result<(), Error> {
-        self.producer.refresh_topics();
         let fetched = self.producer.acks().fetch(&mut turn.runs);
         if !turn.runs.is_empty() {
             let clock_us = postgres_clock_us();

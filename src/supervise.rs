@@ -190,9 +190,6 @@ impl Supervisor {
         if let Some(failure) = self.producer.as_ref().and_then(|it| it.acks().failure()) {
             return Err(Error::Delivery(failure));
         }
-        if let Some(producer) = &mut self.producer {
-            producer.refresh_topics();
-        }
         if self.producer.is_none() {
             self.producer = Some(Producer::start(&self.kafka, self.counts.clone())?);
             self.wait_for_kafka().await;

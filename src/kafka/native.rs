@@ -25,6 +25,7 @@ use crate::record::{self, Record};
 
 /// A producer, and a handle of each topic that it has sent to.
 pub(super) struct Sender {
+    /// Given back before the producer: fields are dropped in their order.
     topics: HashMap<String, Topic>,
     producer: Arc<BaseProducer<Acks>>,
 }
@@ -94,13 +95,6 @@ impl Sender {
     }
 }
 
-impl Drop for Sender {
-    /// Topics go before their producer.
-    fn drop(&mut self) {
-        self.topics.clear();
-    }
-}
-
 /// A handle of a topic, which librdkafka counts.
 struct Topic(NonNull<sys::rd_kafka_topic_t>);
 
@@ -125,7 +119,7 @@ impl Headers {
         if headers.is_empty() {
             return Ok(Headers(None));
         }
-        // SAFETY: allocates and has no precondition.
+        // SAFETY: allocates, or ends the process, and has no precondition.
         let list = Headers(NonNull::new(unsafe { sys::rd_kafka_headers_new(headers.len()) }));
         for (name, value) in headers.iter() {
             let Memory { ptr: bytes, size } = memory(value);

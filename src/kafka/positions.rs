@@ -86,9 +86,7 @@ pub fn read(
     topic: &str,
     source: &Source,
 ) -> Result<Remembered, PositionsError> {
-    let consumer: BaseConsumer = settings.create().map_err(|error: KafkaError| {
-        PositionsError::Read { topic: topic.to_owned(), reason: error.to_string() }
-    })?;
+    let consumer: BaseConsumer = settings.create().map_err(unreadable(topic))?;
     let found = read_with(&consumer, topic, source);
     dismiss(consumer);
     found
@@ -99,15 +97,16 @@ fn dismiss(client: impl Send + 'static) {
     drop(tokio::task::spawn_blocking(move || drop(client)));
 }
 
+fn unreadable(topic: &str) -> impl Fn(KafkaError) -> PositionsError + Copy + '_ {
+    move |error| PositionsError::Read { topic: topic.to_owned(), reason: error.to_string() }
+}
+
 fn read_with(
     consumer: &BaseConsumer,
     topic: &str,
     source: &Source,
 ) -> Result<Remembered, PositionsError> {
-    let failed = |error: KafkaError| PositionsError::Read {
-        topic: topic.to_owned(),
-        reason: error.to_string(),
-    };
+    let failed = unreadable(topic);
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX).map_err(failed)?;
     let known = metadata.topics().iter().find(|it| it.name() == topic);
     if known.and_then(MetadataTopic::error) == Some(UNKNOWN) {

@@ -22,7 +22,7 @@ const PERIOD: Duration = Duration::from_millis(2);
 const MUCH: usize = 64 * 1024;
 
 /// How fast the stream is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pace {
     /// A leaky bucket: bytes that came faster than [`FAST`].
     level: f64,
@@ -31,10 +31,6 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new() -> Pace {
-        Pace { level: 0.0, last: None }
-    }
-
     /// So many bytes were read.
     pub(super) fn read(&mut self, now: Instant, bytes: usize) {
         let passed = self.last.map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(at));
@@ -82,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_slow_stream_is_read_as_it_comes_and_a_fast_one_in_gulps() {
-        let (mut now, mut pace) = (Instant::now(), Pace::new());
+        let (mut now, mut pace) = (Instant::now(), Pace::default());
         let (slow, fast) = (Duration::from_millis(1), Duration::from_micros(20));
         assert_eq!(read_for(&mut pace, &mut now, slow), (500, false));
         // It reads each message, until it is known to be fast.
@@ -97,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_socket_that_may_be_full_is_read_at_once() {
-        let (mut now, mut pace) = (Instant::now(), Pace::new());
+        let (mut now, mut pace) = (Instant::now(), Pace::default());
         for _ in 0..10 {
             now += Duration::from_millis(1);
             pace.read(now, MUCH);

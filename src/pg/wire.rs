@@ -73,7 +73,7 @@ impl ReadBuffer {
 impl Wire {
     /// From a connection that has just entered `CopyBoth`; `rest` was read and not used.
     pub fn new(stream: Stream, rest: &[u8]) -> Wire {
-        let (read, pace) = (ReadBuffer::new(rest), Pace::new());
+        let (read, pace) = (ReadBuffer::new(rest), Pace::default());
         Wire { stream, read, pace, failed: None, write: Bytes::new(), reads: 0 }
     }
 
@@ -172,6 +172,7 @@ impl Wire {
                     self.read.end += free.filled().len();
                     self.reads += 1;
                 }
+                Poll::Ready(Err(error)) if all == 0 => return Poll::Ready(Err(error)),
                 Poll::Ready(Err(error)) => {
                     // What came before it is taken first.
                     self.failed = Some(error);
@@ -180,11 +181,11 @@ impl Wire {
                 Poll::Pending => break,
             }
         }
-        if all > 0 {
-            self.pace.read(Instant::now(), all);
-            return Poll::Ready(Ok(all));
+        if all == 0 {
+            return Poll::Pending;
         }
-        self.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
+        self.pace.read(Instant::now(), all);
+        Poll::Ready(Ok(all))
     }
 }
 

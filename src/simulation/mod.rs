@@ -11,6 +11,8 @@
 //!
 //! What it does not have: a relay without a positions topic, records without keys, several tables,
 //! other clusters under the same name, another publication; and errors that stand in the stream.
+//! Its consumer compares positions by key, so that it does not see what a topic that grows does to
+//! one that compares them by partition.
 
 mod broker;
 mod oracle;

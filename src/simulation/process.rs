@@ -137,6 +137,7 @@ impl Process {
 
     /// One turn of `Relay::run`. Returns whether the process has ended in good order.
     pub fn turn(&mut self, out: &mut Outside) -> Result<bool, Ended> {
+        self.refresh_topics(out);
         self.fetch_acks()?;
         self.take_frames(out)?;
         self.remember(out);
@@ -152,7 +153,6 @@ impl Process {
             self.tell(out, flush);
             return Ok(true);
         }
-        self.refresh_topics(out);
         Ok(false)
     }
 
@@ -327,7 +327,7 @@ impl Process {
     }
 
     /// `Producer::refresh_topics`: answers to what was asked come some time.
-    pub fn refresh_topics(&mut self, out: &mut Outside) {
+    fn refresh_topics(&mut self, out: &mut Outside) {
         if self.asked && out.random.below(3) == 0 {
             let partitions = u32::try_from(out.broker.partitions()).unwrap();
             let batch_bytes_max = (!out.broker.takes_large).then_some(LARGE);

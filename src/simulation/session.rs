@@ -20,7 +20,6 @@ impl Process {
         if let Some(of_record) = self.client.and_then(|client| out.broker.failure(client)) {
             return Err(if of_record { Ended::OfRecord } else { Ended::By(Remedy::Restart) });
         }
-        self.refresh_topics(out);
         if self.client.is_none() {
             self.client = Some(out.broker.connect());
             self.routes = Routes::after(self.routes.counts());
