@@ -202,6 +202,9 @@ impl Relay<'_> {
         if let Some(write) = self.positions.as_ref().and_then(|it| it.journal.next(now, reached)) {
             next = next.min(write.max(now + WRITE_RETRY));
         }
+        if let Some(gathered) = self.wire.gathers_until().filter(|_| read) {
+            next = next.min(gathered);
+        }
         if let Some(pause) = self.wire.pause(now).filter(|_| read) {
             gather(pause).await;
         }
@@ -216,7 +219,11 @@ impl Relay<'_> {
             Some(news) = self.news.recv() => self.take_in(news, turn)?,
             // 3. The socket: writes what is queued; reads if rows can be taken.
             came = self.wire.turn(read) => {
-                if came? == 0 {
+                if !matches!(came, Ok(1..)) {
+                    // The reason may be among what has gathered.
+                    self.wire.gathered();
+                    self.take_frames(turn)?;
+                    came?;
                     return Err(Error::Closed);
                 }
                 turn.heard = Instant::now();
@@ -275,6 +282,10 @@ impl Relay<'_> {
                 return Ok(());
             }
             self.pipe.pardon();
+        }
+        if self.wire.gathers_until().is_some_and(|until| Instant::now() < until) {
+            // `wait` wakes up for them.
+            return Ok(());
         }
         while self.takes_rows(turn)
             && let Some((frame, len)) = self.wire.peek()?
@@ -433,7 +444,7 @@ impl Relay<'_> {
 
 /// Lets bytes gather in the socket. The runtime must not look there meanwhile: it would wake up
 /// for each message, which is what this is to avoid.
-#[expect(clippy::disallowed_methods, reason = "holds the loop up for at most 2 ms, on its own")]
+#[expect(clippy::disallowed_methods, reason = "holds the loop up for at most 0.5 ms, on its own")]
 async fn gather(pause: Duration) {
     std::thread::sleep(pause);
     // What else runs on this thread, and a look at the socket.

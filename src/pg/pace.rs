@@ -3,11 +3,21 @@
 //! A walsender flushes every message by itself, and each flush wakes whoever waits for the socket.
 //! A reader that wakes for each of them costs a core and slows the sender down, which over TCP
 //! does the reader's part of the work as well. One that lets bytes gather takes dozens of messages
-//! in a read; and what is read together goes to Kafka in one batch for each partition, whatever
-//! `linger.ms` says.
+//! in a read. So a stream of more than [`FAST`] bytes a second is read every [`PERIOD`], and no
+//! more often; unless a read brought [`MUCH`], because then the socket may be full and the sender
+//! waiting. It soon is: of a Unix socket's 208 KiB each small message takes 768 bytes or more, so
+//! that it holds some 270, and read every 2 ms it gave 33,000 events a second.
 //!
-//! So a stream of more than [`FAST`] bytes a second is read every [`PERIOD`], and no more often;
-//! unless a read brought [`MUCH`], because then the socket may be full and the sender waiting.
+//! What is read of a fast stream is not taken before it has gathered for [`GULP`] or is [`FULL`]:
+//! what goes to Kafka together makes one batch for each partition, without a `linger.ms` for which
+//! a slow stream would have to wait as well. Measured with `make bench` (Postgres 18, Kafka 4.1,
+//! two cores, one row a transaction), of the relay's processor time and of the events:
+//!
+//! | | TCP: us/event | of the broker's | Unix: us/event | events/s |
+//! |---|---|---|---|---|
+//! | taken as it is read | 8.6 | 11.4 | 8.0 | 66,000 |
+//! | the same, `linger.ms` of 1 | 7.2 | 9.0 | 7.6 | 66,000 |
+//! | in gulps | 5.3 | 7.1 | 5.1 | 73,000 |
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +25,14 @@ use std::time::{Duration, Instant};
 const FAST: f64 = 1_500_000.0;
 /// Bytes that may come at once without making the stream a fast one.
 const BURST: f64 = 64.0 * 1024.0;
-/// How long bytes gather while the stream is fast. It is added to the latency of a stream with
-/// thousands of rows a second, and a socket takes some 100 KiB, that is 50 MB/s.
-const PERIOD: Duration = Duration::from_millis(2);
+/// How long bytes gather while the stream is fast, which is a part of its latency.
+const PERIOD: Duration = Duration::from_micros(500);
 /// A read that brought as much is followed by the next one at once.
 const MUCH: usize = 64 * 1024;
+/// How long what is read of a fast stream gathers before it is taken.
+const GULP: Duration = Duration::from_millis(2);
+/// As much is taken at once: half of the read buffer, so that the next read finds room.
+const FULL: usize = 128 * 1024;
 
 /// How fast the stream is.
 #[derive(Debug, Default)]
@@ -28,6 +41,8 @@ pub(super) struct Pace {
     level: f64,
     /// When something was last read, and how many bytes.
     last: Option<(Instant, usize)>,
+    /// When the first of what is to be taken was read.
+    first: Option<Instant>,
 }
 
 impl Pace {
@@ -40,6 +55,18 @@ impl Pace {
         let came = bytes as f64;
         self.level = (leaked + came).min(2.0 * BURST);
         self.last = Some((now, bytes));
+        self.first.get_or_insert(now);
+    }
+
+    /// What was read is taken.
+    pub(super) fn taken(&mut self) {
+        self.first = None;
+    }
+
+    /// Until when to let messages gather, of which `held` bytes are there, before they are taken.
+    pub(super) fn gathers_until(&self, held: usize) -> Option<Instant> {
+        let until = self.first? + GULP;
+        (self.level > BURST && held < FULL).then_some(until)
     }
 
     /// How long to let bytes gather before the next read, if at all.
@@ -83,12 +110,32 @@ mod tests {
         assert_eq!(read_for(&mut pace, &mut now, slow), (500, false));
         // It reads each message, until it is known to be fast.
         let (reads, paused) = read_for(&mut pace, &mut now, fast);
-        assert!(paused && (250..=250 + 120).contains(&reads), "{reads}");
+        assert!(paused && (1000..=1000 + 120).contains(&reads), "{reads}");
         let (reads, _) = read_for(&mut pace, &mut now, fast);
-        assert!((248..=252).contains(&reads), "{reads}");
+        assert!((998..=1002).contains(&reads), "{reads}");
         // And soon knows that it is slow again.
         read_for(&mut pace, &mut now, slow);
         assert_eq!(read_for(&mut pace, &mut now, slow), (500, false));
+    }
+
+    #[test]
+    fn what_is_read_of_a_fast_stream_is_taken_in_gulps() {
+        let (mut now, mut pace) = (Instant::now(), Pace::default());
+        pace.read(now, MESSAGE);
+        assert_eq!(pace.gathers_until(MESSAGE), None, "slow");
+        pace.taken();
+        read_for(&mut pace, &mut now, Duration::from_micros(20));
+        pace.taken();
+        assert_eq!(pace.gathers_until(MESSAGE), None, "nothing has come since");
+        pace.read(now, MESSAGE);
+        let until = Some(now + GULP);
+        // Whatever comes behind it does not draw it out.
+        pace.read(now + PERIOD, MESSAGE);
+        assert_eq!(pace.gathers_until(2 * MESSAGE), until);
+        assert_eq!(pace.gathers_until(FULL), None);
+        pace.taken();
+        pace.read(now + PERIOD, MESSAGE);
+        assert_eq!(pace.gathers_until(MESSAGE), Some(now + PERIOD + GULP));
     }
 
     #[test]

@@ -88,6 +88,7 @@ impl Wire {
             }
             Framed::Incomplete { needed: more } => {
                 *needed = more;
+                self.pace.taken();
                 Ok(None)
             }
         }
@@ -107,6 +108,16 @@ impl Wire {
     /// How long to let bytes gather before the next read, if at all.
     pub fn pause(&self, now: Instant) -> Option<Duration> {
         self.pace.pause(now)
+    }
+
+    /// Until when to let messages gather before any is taken, if at all.
+    pub fn gathers_until(&self) -> Option<Instant> {
+        self.pace.gathers_until(self.read.end - self.read.start)
+    }
+
+    /// Nothing more is to gather: what has come is taken.
+    pub fn gathered(&mut self) {
+        self.pace.taken();
     }
 
     /// Whether a message can be queued.
