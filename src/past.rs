@@ -75,6 +75,14 @@ impl Past {
         drops
     }
 
+    /// The server turned out to have less than was read from it, when the last session ended. By
+    /// the next look it may have more, of other content.
+    pub fn went_back(&mut self, server: Lsn) {
+        if let Some((_, record)) = &mut self.known {
+            record.behind.get_or_insert(server);
+        }
+    }
+
     /// Adds what this process knows to what is written. Returns whether that is more.
     ///
     /// # Errors
@@ -158,9 +166,37 @@ mod tests {
     use super::*;
     use crate::frontier::{Frontier, Limits};
     use crate::outbox::Outboxes;
+    use crate::pg::before::System;
 
     fn lsn(raw: u64) -> Lsn {
         Lsn::from_wire(raw)
+    }
+
+    #[test]
+    fn a_server_that_went_back_is_refused_although_it_has_grown_by_the_next_look() {
+        let source = Source { system: "7".into(), database: 5, slot: "s".into() };
+        let limits = Limits { records: 1, bytes: 1, span: 1 };
+        let mut pipe = Pipe::new(Outboxes::new(Vec::new(), None), Frontier::new(lsn(0), limits));
+        let mut past = Past::default();
+        let begin = |past: &mut Past, pipe: &mut Pipe, remembered, own, server| {
+            let (slot, server) = (lsn(100), lsn(server));
+            let publication = "p";
+            let found =
+                Found { remembered, slot, server, timeline: 1, switched: None, publication };
+            past.begin(pipe, &source, found, own, false, Duration::ZERO)
+        };
+        assert!(begin(&mut past, &mut pipe, Remembered::default(), false, 120).is_ok());
+        past.before.system = Some(System { identifier: "7".into(), timeline: 1 });
+        past.before.received = lsn(120);
+        assert!(past.ended(Remedy::BeginAgain, pipe.reached(), true));
+        past.went_back(lsn(90));
+        let context = Context { timeline: 1, publication: "p".into(), epoch: 0 };
+        let record = PositionRecord { context, end: lsn(100), inside: None, behind: None };
+        let mut remembered = Remembered { record: Some(record.clone()), ..Remembered::default() };
+        let own = past.take_in(&source, &mut remembered).unwrap();
+        let refusal = begin(&mut past, &mut pipe, remembered, own, 150).unwrap_err();
+        assert_eq!(refusal.gap, Gap::ServerBehind { server: lsn(90), record: lsn(100) });
+        assert_eq!(refusal.record, Some(PositionRecord { behind: Some(lsn(90)), ..record }));
     }
 
     #[test]

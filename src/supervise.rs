@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
 use crate::past::{Begun, Past, Refusal};
 use crate::pg::admin::SetupError;
+use crate::pg::before::Changed;
 use crate::pg::conninfo::Conninfo;
 use crate::pg::session::{Opening, Session, open};
 use crate::pg::setup::Setup;
@@ -129,6 +130,9 @@ impl Supervisor {
             }
             if self.past.ended(remedy, self.pipe.reached(), remembers) {
                 self.drop_producer().await;
+            }
+            if let Error::Setup(SetupError::Changed(Changed::WentBack { now, .. })) = &error {
+                self.past.went_back(*now);
             }
             // An error here means that the time is up.
             let _ = timeout(wait, self.shutdown.requested()).await;

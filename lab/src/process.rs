@@ -355,7 +355,8 @@ pub(crate) fn send(signal: Signal, pids: &[u32]) -> Result<()> {
         .output()
         .context("run sh for kill")?;
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-    match complaints.lines().find(|line| !line.contains("No such process")) {
+    let gone = |line: &str| line.trim().is_empty() || line.contains("No such process");
+    match complaints.lines().find(|line| !gone(line)) {
         Some(complaint) => bail!("send SIG{} to {pids:?}: {complaint}", signal.name()),
         None => Ok(()),
     }

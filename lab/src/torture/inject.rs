@@ -89,6 +89,9 @@ impl Hurt<'_> {
 
     async fn relay_terminated(&self) -> Result<String> {
         let relay = &self.stage.relay;
+        // A process that has hardly begun ends by the signal itself.
+        let begun = async || relay.get("/healthz").await.is_ok();
+        eventually(PATIENCE, "the relay to have begun", begun).await?;
         let begun = Instant::now();
         relay.signal(Signal::Term)?;
         let ended = eventually(PATIENCE, "the relay to end", async || !relay.is_running());

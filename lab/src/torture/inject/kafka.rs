@@ -115,8 +115,17 @@ impl Hurt<'_> {
         let records = read.len();
         self.stage.deleted.lock().unwrap_or_else(PoisonError::into_inner).push(read);
         self.stage.kafka.delete_topic(NAME).await?;
-        // Brokers hear of it one after the other, and take records until they do.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        // Brokers hear of it one after the other, and take records until they do: then they rename
+        // the folder.
+        let folder = format!("{NAME}-");
+        let gone = async || {
+            self.stage.kafka.brokers().iter().all(|broker| {
+                let folders = std::fs::read_dir(broker.data_dir()).into_iter().flatten().flatten();
+                let mut names = folders.map(|entry| entry.file_name().display().to_string());
+                names.all(|name| !name.starts_with(&folder) || name.ends_with("-delete"))
+            })
+        };
+        eventually(PATIENCE, "the brokers to give the topic up", gone).await?;
         drop(quiet);
         load.resume();
         self.last().await?;
