@@ -9,8 +9,8 @@
 //! that it holds some 270, and read every 2 ms it gave 33,000 events a second.
 //!
 //! What is read of a fast stream is not taken before it has gathered for [`GULP`] or is [`FULL`]:
-//! what goes to Kafka together makes one batch for each partition, without a `linger.ms` for which
-//! a slow stream would have to wait as well. Measured with `make bench` (Postgres 18, Kafka 4.1,
+//! what goes to Kafka together makes fewer and larger batches, without a `linger.ms` for which a
+//! slow stream would have to wait as well. Measured with `make bench` (Postgres 18, Kafka 4.1,
 //! two cores, one row a transaction), of the relay's processor time and of the events:
 //!
 //! | | TCP: us/event | of the broker's | Unix: us/event | events/s |
