@@ -47,7 +47,7 @@ impl Past {
     /// Whether what is in flight is to be given a moment to arrive before [`ended`](Past::ended),
     /// because another history is followed next.
     pub fn is_left(&self, remedy: Remedy) -> bool {
-        remedy == Remedy::BeginAgain && self.before.system.is_some()
+        matches!(remedy, Remedy::BeginAgain { .. }) && self.before.system.is_some()
     }
 
     /// A session ended, with everything in Kafka that has been `reached`. Returns whether the
@@ -56,16 +56,17 @@ impl Past {
     pub fn ended(&mut self, remedy: Remedy, reached: Reached, remembers: bool) -> bool {
         // Whoever holds the slot now goes on from what is confirmed; nothing of ours may come in
         // between, and where to begin afterwards is to be found out anew.
-        let anew = matches!(remedy, Remedy::BeginAgain | Remedy::StandBy);
+        let anew = matches!(remedy, Remedy::BeginAgain { .. } | Remedy::StandBy);
         if remedy == Remedy::StandBy {
             self.known = None;
-        } else if self.is_left(remedy)
+        } else if let Remedy::BeginAgain { behind } = remedy
+            && self.is_left(remedy)
             && remembers
             && let Some((source, context)) = &self.stream
         {
             // To the row if possible, so that nothing is repeated.
             let record = PositionRecord::new(context.clone(), reached);
-            self.known = Some((source.clone(), record));
+            self.known = Some((source.clone(), PositionRecord { behind, ..record }));
             self.read = self.before.received;
         }
         let drops = anew && self.before.system.is_some() || remedy == Remedy::Restart;
@@ -73,14 +74,6 @@ impl Past {
             self.before = Before::default();
         }
         drops
-    }
-
-    /// The server turned out to have less than was read from it, when the last session ended. By
-    /// the next look it may have more, of other content.
-    pub fn went_back(&mut self, server: Lsn) {
-        if let Some((_, record)) = &mut self.known {
-            record.behind.get_or_insert(server);
-        }
     }
 
     /// Adds what this process knows to what is written. Returns whether that is more.
@@ -188,8 +181,8 @@ mod tests {
         assert!(begin(&mut past, &mut pipe, Remembered::default(), false, 120).is_ok());
         past.before.system = Some(System { identifier: "7".into(), timeline: 1 });
         past.before.received = lsn(120);
-        assert!(past.ended(Remedy::BeginAgain, pipe.reached(), true));
-        past.went_back(lsn(90));
+        let again = Remedy::BeginAgain { behind: Some(lsn(90)) };
+        assert!(past.ended(again, pipe.reached(), true));
         let context = Context { timeline: 1, publication: "p".into(), epoch: 0 };
         let record = PositionRecord { context, end: lsn(100), inside: None, behind: None };
         let mut remembered = Remembered { record: Some(record.clone()), ..Remembered::default() };

@@ -477,3 +477,7 @@ fn control(tag: u8, body: &[u8]) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -26,7 +26,6 @@ use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
 use crate::past::{Begun, Past, Refusal};
 use crate::pg::admin::SetupError;
-use crate::pg::before::Changed;
 use crate::pg::conninfo::Conninfo;
 use crate::pg::session::{Opening, Session, open};
 use crate::pg::setup::Setup;
@@ -130,9 +129,6 @@ impl Supervisor {
             }
             if self.past.ended(remedy, self.pipe.reached(), remembers) {
                 self.drop_producer().await;
-            }
-            if let Error::Setup(SetupError::Changed(Changed::WentBack { now, .. })) = &error {
-                self.past.went_back(*now);
             }
             // An error here means that the time is up.
             let _ = timeout(wait, self.shutdown.requested()).await;
@@ -332,7 +328,7 @@ impl Supervisor {
             self.metrics.slot(slot);
         }
         let phase = match remedy {
-            Remedy::Reconnect | Remedy::Restart | Remedy::BeginAgain => Phase::Connecting,
+            Remedy::Reconnect | Remedy::Restart | Remedy::BeginAgain { .. } => Phase::Connecting,
             Remedy::StandBy => Phase::StandingBy,
             Remedy::Halt => Phase::Halted,
         };
@@ -349,7 +345,9 @@ impl Supervisor {
             Remedy::Restart => {
                 tracing::error!("{error}; starting over from what is confirmed");
             }
-            Remedy::BeginAgain => tracing::warn!("{error}; looking for the place to go on from"),
+            Remedy::BeginAgain { .. } => {
+                tracing::warn!("{error}; looking for the place to go on from");
+            }
             Remedy::StandBy => tracing::info!("standing by: {error}"),
             Remedy::Halt => tracing::error!("halted, and trying again now and then: {error}"),
         }

@@ -42,6 +42,7 @@ pub(crate) fn stat(pid: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
     use std::time::Instant;
 
     use super::*;
@@ -55,7 +56,18 @@ mod tests {
             sum = (0..10_000).fold(sum, u64::wrapping_add);
         }
         assert!(cpu(pid).unwrap() > before, "{sum}");
-        assert!(peak_rss_bytes(pid) >= rss_bytes(pid) && rss_bytes(pid) > Some(0));
         assert_eq!(cpu(u32::MAX), None);
+    }
+
+    #[test]
+    fn memory_is_seen_with_its_peak() {
+        // A process whose memory nobody else changes meanwhile.
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let now = rss_bytes(child.id());
+        let peak = peak_rss_bytes(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(now > Some(0) && peak >= now, "{now:?} of {peak:?}");
+        assert_eq!(rss_bytes(u32::MAX), None);
     }
 }

@@ -79,9 +79,10 @@ impl Changed {
     /// What follows.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Changed::OtherTimeline { .. }
-            | Changed::WentBack { .. }
-            | Changed::Overtaken { .. } => Remedy::BeginAgain,
+            Changed::WentBack { now, .. } => Remedy::BeginAgain { behind: Some(*now) },
+            Changed::OtherTimeline { .. } | Changed::Overtaken { .. } => {
+                Remedy::BeginAgain { behind: None }
+            }
             Changed::Moved { .. } | Changed::OtherServer(_) => Remedy::Halt,
         }
     }
@@ -141,11 +142,13 @@ mod tests {
         let (before, system) = (before(true), System { identifier: "7".to_owned(), timeline: 2 });
         assert_eq!(before.check(&system, Lsn::from_wire(150)), Ok(()));
         // What is confirmed is not enough: rows up to 150 are on their way.
-        let changed = before.check(&system, Lsn::from_wire(149)).unwrap_err();
-        assert_eq!(changed.remedy(), Remedy::BeginAgain);
+        let less = Lsn::from_wire(149);
+        let changed = before.check(&system, less).unwrap_err();
+        assert_eq!(changed.remedy(), Remedy::BeginAgain { behind: Some(less) });
         let promoted = System { timeline: 3, ..system };
         let changed = before.check(&promoted, Lsn::from_wire(500)).unwrap_err();
         assert_eq!(changed, Changed::OtherTimeline { now: 3, before: 2 });
+        assert_eq!(changed.remedy(), Remedy::BeginAgain { behind: None });
         let other = System { identifier: "8".to_owned(), timeline: 2 };
         let changed = before.check(&other, Lsn::from_wire(500)).unwrap_err();
         assert_eq!(changed.remedy(), Remedy::Halt);
@@ -153,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_slot_that_moved_is_another_relays_doing_if_that_is_remembered() {
-        for (remembers, remedy) in [(true, Remedy::BeginAgain), (false, Remedy::Halt)] {
+        let again = Remedy::BeginAgain { behind: None };
+        for (remembers, remedy) in [(true, again), (false, Remedy::Halt)] {
             let before = before(remembers);
             assert_eq!(before.check_slot("s", Lsn::from_wire(100)), Ok(()));
             let changed = before.check_slot("s", Lsn::from_wire(101)).unwrap_err();

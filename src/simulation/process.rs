@@ -91,6 +91,8 @@ pub struct Process {
     pub stream: Option<Walsender>,
     /// It has left a history, and knows only by itself how far it had got there.
     pub left: bool,
+    /// It has seen that the server has less than it has read.
+    pub saw_behind: bool,
     /// A row cannot be sent.
     pub stuck: bool,
     /// The end was asked for; so many turns the process has left.
@@ -129,6 +131,7 @@ impl Process {
             compresses,
             stream: None,
             left: false,
+            saw_behind: false,
             stuck: false,
             draining: None,
             halted: None,

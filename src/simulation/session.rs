@@ -6,7 +6,7 @@ use crate::feedback::Feedback;
 use crate::kafka::routes::Routes;
 use crate::lsn::Lsn;
 use crate::past::{Begun, Refusal};
-use crate::pg::before::System;
+use crate::pg::before::{Changed, System};
 use crate::position::{Found, PositionRecord, Remembered, Source, switched};
 use crate::remedy::Remedy;
 
@@ -32,7 +32,10 @@ impl Process {
         let system = System { identifier: "7".into(), timeline: out.server.state.timeline };
         let server = Lsn::from_wire(out.server.state.written);
         let pid = out.server.process();
-        before.check(&system, server).map_err(|it| Ended::By(it.remedy()))?;
+        if let Err(changed) = before.check(&system, server) {
+            self.saw_behind |= matches!(changed, Changed::WentBack { .. });
+            return Err(Ended::By(changed.remedy()));
+        }
         if let Some(reader) = out.server.reader {
             if before.backend_pid != Some(reader) {
                 return Err(Ended::By(Remedy::StandBy));
@@ -73,7 +76,7 @@ impl Process {
         self.pipe.reconnect();
         self.past.before.system = Some(system);
         self.feedback = Feedback::new(INTERVAL);
-        (self.stuck, self.left) = (false, false);
+        (self.stuck, self.left, self.saw_behind) = (false, false, false);
         Ok(())
     }
 
@@ -137,13 +140,14 @@ impl Process {
         if self.past.is_left(remedy) {
             self.settle(out);
         }
-        let anew = remedy == Remedy::BeginAgain;
+        let anew = matches!(remedy, Remedy::BeginAgain { .. });
         self.left |= anew;
         let to_the_row = self.pipe.reached();
         let reached = if anew { to_the_row } else { self.pipe.frontier().reached() };
         let forgets = remedy == Remedy::StandBy;
         if self.past.ended(remedy, to_the_row, true) {
             if forgets {
+                self.saw_behind = false;
                 out.oracle.forgot(&out.broker);
             } else {
                 out.oracle.may_repeat(reached.flush.lsn(), reached.inside, &out.broker);

@@ -116,7 +116,8 @@ impl World {
     }
 
     fn fail(&mut self, step: Step) {
-        let grows = self.may_grow();
+        let forgets = self.may_forget();
+        let seen = self.processes.iter().any(|it| it.saw_behind);
         let out = &mut self.out;
         match step {
             Step::BreakConnection => {
@@ -138,7 +139,7 @@ impl World {
                 self.streams().for_each(|stream| stream.closed = true);
             }
             // A first record that comes as late as that would be taken for a later start's.
-            Step::Promote if grows && !out.broker.begins() => {
+            Step::Promote if forgets && !out.broker.begins() => {
                 out.server.promote(&mut out.random);
                 out.oracle.rewritten(&out.server);
                 self.backup = None;
@@ -147,17 +148,19 @@ impl World {
             Step::BackUp => self.backup = Some(out.server.state.clone()),
             Step::Restore => self.restore(),
             Step::AdvanceSlot | Step::RecreateSlot => self.tamper(step == Step::RecreateSlot),
-            Step::Kill if grows => {
+            Step::Kill if forgets => {
                 if let Some(process) = self.processes.pop() {
                     self.end(&process, true);
                 }
             }
-            Step::Terminate => {
+            Step::Terminate if forgets || !seen => {
                 if let Some(process) = self.processes.first_mut() {
                     process.draining.get_or_insert(25);
                 }
             }
-            Step::SecondRelay if self.processes.len() == 1 => self.begin(false),
+            Step::SecondRelay if self.processes.len() == 1 && (forgets || !seen) => {
+                self.begin(false);
+            }
             _ => {}
         }
     }
@@ -293,6 +296,12 @@ impl World {
 
     /// Whether the server may go on: a restored one only once it has been looked at.
     fn may_grow(&self) -> bool {
+        let all_saw = !self.processes.is_empty() && self.processes.iter().all(|it| it.saw_behind);
+        all_saw || self.may_forget()
+    }
+
+    /// Whether a relay may go: once a restored server is refused, not only seen.
+    fn may_forget(&self) -> bool {
         let Some(written) = self.restored else { return true };
         let refused = |it: &Process| matches!(it.halted, Some(Ended::Gap(_)));
         let received = |it: &&Process| it.pipe.received().to_wire() > written;

@@ -77,6 +77,15 @@ const MUTANTS: &[Mutant] = &[
         }",
     ),
     (
+        "that a server went back is forgotten, and by the next look it has grown",
+        "past.rs",
+        "self.known = Some((source.clone(), «PositionRecord { behind, ..record }»));",
+        "{
+            let _ = behind;
+            record
+        }",
+    ),
+    (
         "another timeline has the same epoch",
         "position.rs",
         "epoch.saturating_add(«self.timeline.saturating_sub(timeline).max(1)»)",
