@@ -17,8 +17,8 @@ use walrelay::pg::wire::Wire;
 use super::input::Input;
 use super::testing::{data as xlog_data, keepalive};
 
-/// No stream is longer: beyond the read buffer of 256 KiB, so that it grows and shrinks.
-const STREAM_LEN_MAX: usize = 640 << 10;
+/// No stream is longer: beyond the read buffer of 512 KiB, so that it grows and shrinks.
+const STREAM_LEN_MAX: usize = 1280 << 10;
 
 /// No stream comes in more chunks than about so many.
 const CHUNKS_MAX: usize = 200;
@@ -56,7 +56,7 @@ fn stream(mut input: Input<'_>, long: bool) -> Vec<u8> {
             1..5 => put(&mut bytes, b'd', input.bytes()),
             5 => put(&mut bytes, input.byte(), input.bytes()),
             6 => {
-                let len = usize::from(input.u16()) * 8;
+                let len = usize::from(input.u16()) * 16;
                 put(&mut bytes, b'd', &vec![b'w'; if long { len } else { len % 512 }]);
             }
             _ => bytes.extend_from_slice(input.clone().rest()),

@@ -14,7 +14,7 @@ use super::frame::{BadFrame, Frame, Framed, frame};
 use super::pace::Pace;
 
 /// Size of the read buffer as long as no frame is larger.
-const BUFFER_LEN: usize = 256 * 1024;
+const BUFFER_LEN: usize = 512 * 1024;
 
 /// A connection in `CopyBoth` mode.
 ///

@@ -85,7 +85,7 @@ async fn frames_roll_through_the_buffer_byte_for_byte() {
         let byte = u8::try_from(number % 251).unwrap();
         message(b'd', &vec![byte; number * 7919 % 30_000])
     };
-    let sent: Vec<_> = (0..200).map(frame).collect();
+    let sent: Vec<_> = (0..300).map(frame).collect();
     let bytes = sent.concat();
     assert!(bytes.len() > 8 * BUFFER_LEN);
     // What was read together with the answer to START_REPLICATION may be more than the buffer.
