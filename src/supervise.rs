@@ -355,7 +355,9 @@ impl Supervisor {
 
     /// What the producer had in flight is forgotten, and will be sent again.
     async fn drop_producer(&mut self) {
-        if let Some(producer) = self.producer.take() {
+        if let Some(mut producer) = self.producer.take() {
+            // What the last turn of a session has sent is not published yet.
+            self.metrics.passed(self.pipe.passed(), producer.take_sent());
             self.counts = producer.counts();
             // It waits for its threads.
             let _ = tokio::task::spawn_blocking(move || drop(producer)).await;

@@ -150,7 +150,7 @@ impl Tally {
             return;
         };
         self.failed += u64::from(!report.failures.is_empty());
-        self.faults += report.played.len();
+        self.faults += report.faults;
         self.events += report.events;
         self.repeated += report.verdict.repeated;
         self.catch_up_max = self.catch_up_max.max(report.catch_up);

@@ -168,15 +168,22 @@ impl Hurt<'_> {
             }
         }
         // What is on its way through a proxy when it stalls may still arrive.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let before = passed();
+        let stalled = matches!(self.fault, Fault::HalfOpen(_) | Fault::Refused(_));
+        let mut before = passed();
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = passed();
+            if !stalled || now == before {
+                break;
+            }
+            before = now;
+        }
         if matches!(self.fault, Fault::Delay(_)) {
             self.jitter(proxies).await;
         } else {
             self.last().await?;
         }
         let during = passed() - before;
-        let stalled = matches!(self.fault, Fault::HalfOpen(_) | Fault::Refused(_));
         ensure!(!stalled || during == 0, "{during} bytes passed");
         if matches!(self.fault, Fault::Throttle(_)) {
             let most = 100_000.0 * (self.lasts.as_secs_f64() + 1.0) * 40.0;

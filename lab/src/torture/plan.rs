@@ -106,11 +106,13 @@ impl Plan {
             batch_bytes: pick(&[50_000, 1_000_000], &mut random),
             compression: one_of(&["none", "lz4", "zstd"], random.usize(0..3)),
         };
+        // So few at a time, each for its linger.ms, would not have caught up within a minute.
+        let slower = if choices.max_in_flight < 500 { 4 } else { 1 };
         let shape = Shape {
             writers: random.u64(2..6),
             keys: pick(&[3, 40, 500], &mut random),
             padding: one_of(&[0, 200, 2_000], random.usize(0..3)),
-            pause: Duration::from_millis(random.u64(3..25)),
+            pause: Duration::from_millis(random.u64(3..25)) * slower,
             mix: one_of(&MIXES, random.usize(0..MIXES.len())),
             patient: true,
         };
