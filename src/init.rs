@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::pg::session::{self, look};
 use crate::pg::setup::Setup;
 use crate::pg::sql::SqlError;
+use crate::template::Template;
 
 /// Makes publication, slot and mark, and the tables if asked to.
 pub async fn make(config: &Config, with_tables: bool) -> Result<(), Error> {
@@ -66,18 +67,24 @@ pub fn create_table(outbox: &Outbox) -> String {
             columns.push((name, definition));
         }
     };
-    let Outbox { table, id, key, payload, topic, headers, .. } = outbox;
+    let Outbox { table, id, key, payload, topic, partition, timestamp, headers, .. } = outbox;
     if let Some(id) = id {
         add(id.as_str(), "uuid PRIMARY KEY DEFAULT gen_random_uuid()");
     }
     for column in topic.columns() {
         add(column, "varchar(255) NOT NULL");
     }
-    if let Some(key) = key {
-        add(key.as_str(), "varchar(255) NOT NULL");
+    for column in key.iter().flat_map(Template::columns) {
+        add(column, "varchar(255) NOT NULL");
     }
-    for (_, column) in headers {
-        add(column.as_str(), "varchar(255)");
+    if let Some(partition) = partition {
+        add(partition.as_str(), "integer");
+    }
+    if let Some(timestamp) = timestamp {
+        add(timestamp.as_str(), "timestamptz");
+    }
+    for column in headers.iter().flat_map(|(_, template)| template.columns()) {
+        add(column, "varchar(255)");
     }
     add(payload.as_str(), "jsonb");
     let columns =

@@ -1,14 +1,17 @@
 //! Rows of all shapes, through the same messages that Postgres sends.
 
 use super::*;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Position};
+use crate::pg::oid::{BIGINT, BYTEA};
 use crate::pg::output::Change;
+use crate::record::Timestamp;
 use crate::template::Template;
 use crate::testing::{insert, relation};
 
 const TEXT: u32 = 25;
 const OID: u32 = 16_384;
 const COMMIT: u64 = 0x16_B374_D848;
+const COMMITTED_MS: i64 = 1_770_091_506_789;
 
 /// The table that most tests use; `body` is always the payload.
 const COLUMNS: [(&str, u32); 6] =
@@ -24,10 +27,13 @@ fn outbox() -> Outbox {
     Outbox {
         table: table("public.outbox"),
         id: Some("id".into()),
-        key: Some("key".into()),
+        key: Some(Template::column("key")),
         payload: "body".into(),
+        tombstone_if_blank: false,
+        partition: None,
+        timestamp: None,
         topic: Template::parse("events.{kind}").unwrap(),
-        headers: headers.map(|(header, column)| (header.into(), column.into())).to_vec(),
+        headers: headers.map(|(name, column)| (name.into(), Template::column(column))).to_vec(),
         on_poison: OnPoison::Halt,
         dead_letter_topic: None,
     }
@@ -48,6 +54,12 @@ fn announce(outboxes: &mut Outboxes, oid: u32, name: &str, columns: &[(&str, u32
     outboxes.relation(&relation);
 }
 
+/// Where all rows stand: the third of a transaction of 2026-02-03 04:05:06.789012.
+fn place() -> Place {
+    let position = Position { epoch: 0, commit: Lsn::from_wire(COMMIT), row: 3 };
+    Place { position, committed_us: 823_406_706_789_012, xid: 4711 }
+}
+
 /// A record with everything it borrows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Made {
@@ -55,6 +67,8 @@ struct Made {
     key: Option<Vec<u8>>,
     payload: Option<Vec<u8>>,
     headers: Vec<(String, Option<Vec<u8>>)>,
+    partition: Option<u32>,
+    timestamp: Timestamp,
 }
 
 type Row<'a> = [Option<&'a [u8]>];
@@ -62,8 +76,7 @@ type Row<'a> = [Option<&'a [u8]>];
 fn map(outboxes: &mut Outboxes, oid: u32, row: &Row<'_>) -> Result<Result<Made, Poison>, Unmapped> {
     let message = insert(oid, row);
     let Ok(Change::Insert { relation, row }) = Change::parse(&message) else { panic!("no Insert") };
-    let position = Position { epoch: 0, commit: Lsn::from_wire(COMMIT), row: 3 };
-    let record = match outboxes.record(relation, row, position)? {
+    let record = match outboxes.record(relation, row, place())? {
         Ok(record) => record,
         Err(poison) => return Ok(Err(poison)),
     };
@@ -72,7 +85,9 @@ fn map(outboxes: &mut Outboxes, oid: u32, row: &Row<'_>) -> Result<Result<Made, 
     let headers: Vec<_> = headers.collect();
     assert_eq!(headers.len(), record.headers.len());
     let (key, payload) = (owned(record.key), owned(record.payload));
-    Ok(Ok(Made { topic: record.topic.to_owned(), key, payload, headers }))
+    let Record { partition, timestamp, .. } = record;
+    let topic = record.topic.to_owned();
+    Ok(Ok(Made { topic, key, payload, headers, partition, timestamp }))
 }
 
 fn made(outboxes: &mut Outboxes, row: &Row<'_>) -> Made {
@@ -107,7 +122,14 @@ fn whole() -> Made {
         header("position", b"00000000-00000016B374D848-00000003"),
     ];
     let (key, payload) = (Some(b"k1".to_vec()), Some(b"{}".to_vec()));
-    Made { topic: "events.created".into(), key, payload, headers }
+    Made {
+        topic: "events.created".into(),
+        key,
+        payload,
+        headers,
+        partition: None,
+        timestamp: Timestamp::Committed(COMMITTED_MS),
+    }
 }
 
 #[test]
@@ -227,7 +249,7 @@ fn headers_stand_in_order_and_null_is_a_header_without_a_value() {
     assert_eq!(names(bare.clone(), Some("p")), ["p"]);
     assert_eq!(names(bare, None), [""; 0]);
     // The same column twice, and an id that is the key as well.
-    let headers = vec![("b".into(), "key".into()), ("a".into(), "key".into())];
+    let headers = ["b", "a"].map(|name| (name.to_owned(), Template::column("key"))).to_vec();
     let twice = Outbox { id: Some("key".into()), headers, ..outbox() };
     assert_eq!(names(twice, None), ["id", "b", "a"]);
 }
@@ -300,10 +322,9 @@ fn poison_says_where_the_row_is_and_what_is_wrong() {
     // A refusal that comes later says the same.
     let message = insert(OID, &ROW);
     let Ok(Change::Insert { row, .. }) = Change::parse(&message) else { panic!("no Insert") };
-    let position = Position { epoch: 0, commit: Lsn::from_wire(COMMIT), row: 3 };
-    let record = outboxes.record(OID, row, position).unwrap().unwrap();
+    let record = outboxes.record(OID, row, place()).unwrap().unwrap();
     assert_eq!(
-        record.poison(position, "too large".to_owned()).to_string(),
+        record.poison(place().position, "too large".to_owned()).to_string(),
         "row 00000000-00000016B374D848-00000003 of public.outbox (id 7): too large"
     );
 }
@@ -374,8 +395,11 @@ fn each_outbox_has_a_mapping_of_its_own() {
         id: None,
         key: None,
         payload: "trace".into(),
+        tombstone_if_blank: false,
+        partition: None,
+        timestamp: None,
         topic: Template::parse("audit").unwrap(),
-        headers: vec![("k".into(), "key".into())],
+        headers: vec![("k".into(), Template::column("key"))],
         on_poison: OnPoison::Skip,
         dead_letter_topic: None,
     };
@@ -386,7 +410,7 @@ fn each_outbox_has_a_mapping_of_its_own() {
     first.headers.pop();
     let headers = vec![header("k", b"k1")];
     let payload = Some(b"00-ab".to_vec());
-    let second = Made { topic: "audit".into(), key: None, payload, headers };
+    let second = Made { topic: "audit".into(), key: None, payload, headers, ..whole() };
     for _ in 0..2 {
         assert_eq!(map(&mut outboxes, OID, &ROW), Ok(Ok(first.clone())));
         assert_eq!(map(&mut outboxes, OID + 1, &ROW), Ok(Ok(second.clone())));
@@ -404,8 +428,7 @@ fn a_charge_counts_every_byte_of_the_record() {
         let mut outboxes = with(|outbox| outbox.topic = Template::parse("plain").unwrap());
         let message = insert(OID, &row(column, Some(&large)));
         let Ok(Change::Insert { row, .. }) = Change::parse(&message) else { panic!("no Insert") };
-        let position = Position { epoch: 0, commit: Lsn::from_wire(COMMIT), row: 3 };
-        let record = outboxes.record(OID, row, position).unwrap().unwrap();
+        let record = outboxes.record(OID, row, place()).unwrap().unwrap();
         let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
         let headers = record.headers.iter().map(|(name, value)| name.len() + size(value));
         let bytes = size(record.key) + size(record.payload) + headers.sum::<usize>();
@@ -415,4 +438,106 @@ fn a_charge_counts_every_byte_of_the_record() {
         last = last.max(record.charge());
     }
     assert!(last < 6000, "{last}: nothing is counted twice");
+}
+
+#[test]
+fn keys_and_headers_may_be_templates_over_all_columns() {
+    let template = |text| Template::parse(text).unwrap();
+    let mut outboxes = with(|outbox| {
+        outbox.key = Some(template("{kind}/{key}"));
+        outbox.headers = vec![
+            ("both".into(), template("<{key}{{-{seen}-}}>")),
+            ("facts".into(), template("{$schema}.{$table} {$xid} {$commit_lsn} {$commit_time}")),
+            ("app".into(), Template::fixed("shop")),
+            ("empty".into(), Template::fixed("")),
+        ];
+    });
+    let found = made(&mut outboxes, &ROW);
+    assert_eq!(found.key, Some(b"created/k1".to_vec()));
+    let facts = format!("public.outbox 4711 16/B374D848 {COMMITTED_MS}");
+    let expected = [
+        header("id", b"7"),
+        header("both", b"<k1{-not mapped-}>"),
+        header("facts", facts.as_bytes()),
+        header("app", b"shop"),
+        header("empty", b""),
+        header("position", b"00000000-00000016B374D848-00000003"),
+    ];
+    assert_eq!(found.headers, expected);
+    // As `||` has it in SQL: NULL if one of them is.
+    let found = made(&mut outboxes, &row("key", None));
+    assert_eq!((found.key, &found.headers[1].1), (None, &None));
+    assert_eq!(found.headers[2..], expected[2..]);
+}
+
+/// A type, a value, and the time or what is wrong with it.
+type TimeCase<'a> = (u32, Option<&'a [u8]>, Result<Timestamp, String>);
+
+#[test]
+fn the_time_is_that_of_the_commit_or_of_a_column() {
+    const TIMESTAMPTZ: u32 = 1184;
+    let begins = ", and Kafka's times begin with 1970";
+    let (given, committed) = (Timestamp::Given, Ok(Timestamp::Committed(COMMITTED_MS)));
+    let cases: [TimeCase<'_>; 9] = [
+        (TIMESTAMPTZ, Some(b"2026-02-03 04:05:06.7899+00"), Ok(given(COMMITTED_MS))),
+        (TIMESTAMPTZ, Some(b"1970-01-01 00:00:00+00"), Ok(given(0))),
+        (TIMESTAMPTZ, None, committed.clone()),
+        (TIMESTAMPTZ, Some(b"infinity"), Err(format!("infinity{begins}"))),
+        (TIMESTAMPTZ, Some(b"1969-12-31 23:59:59+00"), Err(format!("59+00{begins}"))),
+        (BIGINT, Some(b"1234567890123"), Ok(given(1_234_567_890_123))),
+        (BIGINT, Some(b"-1"), Err(format!("holds -1{begins}"))),
+        (BIGINT, None, committed),
+        (TEXT, Some(b"2026-02-03"), Err("cannot be the timestamp: it is no date".to_owned())),
+    ];
+    for (oid, value, expected) in cases {
+        let mut outboxes = with(|outbox| outbox.timestamp = Some("seen".into()));
+        let columns = COLUMNS.map(|(name, text)| (name, if name == "seen" { oid } else { text }));
+        announce(&mut outboxes, OID, "public.outbox", &columns);
+        let found = map(&mut outboxes, OID, &row("seen", value)).unwrap();
+        match (found, expected) {
+            (Ok(made), Ok(expected)) => assert_eq!(made.timestamp, expected, "{value:?}"),
+            (Err(poison), Err(reason)) => assert!(poison.reason.ends_with(&reason), "{poison}"),
+            (found, _) => panic!("{value:?}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_column_may_name_the_partition() {
+    for oid in [20, 21, 23] {
+        let mut outboxes = with(|outbox| outbox.partition = Some("seen".into()));
+        let columns = COLUMNS.map(|(name, text)| (name, if name == "seen" { oid } else { text }));
+        announce(&mut outboxes, OID, "public.outbox", &columns);
+        let partition =
+            |outboxes: &mut Outboxes, value| made(outboxes, &row("seen", value)).partition;
+        assert_eq!(partition(&mut outboxes, Some(b"0")), Some(0));
+        assert_eq!(partition(&mut outboxes, Some(b"17")), Some(17));
+        assert_eq!(partition(&mut outboxes, None), None);
+        let expected = "the column of its partition holds -1, and partitions count from 0";
+        assert_eq!(reason(&mut outboxes, &row("seen", Some(b"-1"))), expected);
+    }
+    let mut outboxes = with(|outbox| outbox.partition = Some("seen".into()));
+    let expected = "column seen cannot be the partition: it is no number";
+    assert_eq!(reason(&mut outboxes, &row("seen", Some(b"1"))), expected);
+}
+
+/// What is blank is what `String.trim` of Java leaves nothing of.
+#[test]
+fn a_blank_payload_is_a_tombstone_if_that_is_asked_for() {
+    let mut outboxes = with(|outbox| outbox.tombstone_if_blank = true);
+    for blank in ["", " ", "\t\r\n \x01\x1f"] {
+        let found = made(&mut outboxes, &row("body", Some(blank.as_bytes())));
+        assert_eq!(found, Made { payload: None, ..whole() }, "{blank:?}");
+    }
+    for text in ["{}", "null", " x ", "\u{a0}", "\u{3000}", "\x7f"] {
+        let found = made(&mut outboxes, &row("body", Some(text.as_bytes())));
+        assert_eq!(found.payload.as_deref(), Some(text.as_bytes()), "{text:?}");
+    }
+    // Bytes are what they are, also none.
+    let columns = COLUMNS.map(|(name, text)| (name, if name == "body" { BYTEA } else { text }));
+    announce(&mut outboxes, OID, "public.outbox", &columns);
+    for (hex, bytes) in [("\\x", b"".as_slice()), ("\\x20", b" ")] {
+        let found = made(&mut outboxes, &row("body", Some(hex.as_bytes())));
+        assert_eq!(found.payload.as_deref(), Some(bytes));
+    }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::frontier::{Frontier, Reached, Ticket};
 use crate::lsn::{Lsn, Position};
-use crate::outbox::{Outboxes, Unmapped};
+use crate::outbox::{Outboxes, Place, Unmapped};
 use crate::pg::Malformed;
 use crate::pg::copy::Copy;
 use crate::pg::output::{Change, Tuple};
@@ -101,6 +101,7 @@ pub struct Passed {
 struct Transaction {
     commit: Lsn,
     committed_us: i64,
+    xid: u32,
     /// Number of the next row.
     row: u32,
 }
@@ -283,7 +284,7 @@ impl Pipe {
 
     fn change(&mut self, change: &Change<'_>, sink: &mut impl Sink) -> Result<Step, StreamError> {
         match *change {
-            Change::Begin { commit, committed_us, xid: _ } => self.begin(commit, committed_us)?,
+            Change::Begin { commit, committed_us, xid } => self.begin(commit, committed_us, xid)?,
             Change::Commit { commit, end } => self.commit(commit, end)?,
             Change::Relation(ref relation) => self.outboxes.relation(relation),
             Change::Insert { relation, row } => return self.insert(relation, row, sink),
@@ -292,7 +293,7 @@ impl Pipe {
         Ok(Step::Taken)
     }
 
-    fn begin(&mut self, commit: Lsn, committed_us: i64) -> Result<(), StreamError> {
+    fn begin(&mut self, commit: Lsn, committed_us: i64, xid: u32) -> Result<(), StreamError> {
         let out_of_order = |what| Err(StreamError::OutOfOrder { what, at: commit });
         if self.transaction.is_some() {
             return out_of_order("a transaction began inside another");
@@ -303,7 +304,7 @@ impl Pipe {
         if self.frontier.open().is_some_and(|open| open < commit) {
             return out_of_order("the rest of the transaction before it never came");
         }
-        self.transaction = Some(Transaction { commit, committed_us, row: 0 });
+        self.transaction = Some(Transaction { commit, committed_us, xid, row: 0 });
         Ok(())
     }
 
@@ -332,7 +333,7 @@ impl Pipe {
             let what = "a row came outside a transaction";
             return Err(StreamError::OutOfOrder { what, at: self.last_commit });
         };
-        let Transaction { commit, committed_us, row: number } = *transaction;
+        let Transaction { commit, committed_us, xid, row: number } = *transaction;
         let position = Position { epoch: self.epoch, commit, row: number };
         if self.done.is_some_and(|done| position <= done) {
             transaction.row += 1;
@@ -344,7 +345,8 @@ impl Pipe {
             return Err(StreamError::OutOfOrder { what, at: commit });
         }
         let again = self.furthest.is_some_and(|furthest| position <= furthest);
-        let record = match self.outboxes.record(relation, row, position) {
+        let place = Place { position, committed_us, xid };
+        let record = match self.outboxes.record(relation, row, place) {
             Ok(Ok(record)) => Record { again, ..record },
             Ok(Err(poison)) => return Ok(Step::Stuck(Stuck::Poison(poison))),
             Err(unmapped) => return Ok(Step::Stuck(Stuck::Unmapped { unmapped, at: commit })),

@@ -19,8 +19,11 @@ fn outboxes() -> Outboxes {
     let outbox = Outbox {
         table: TableName { schema: "public".into(), name: "outbox".into() },
         id: Some("id".into()),
-        key: Some("key".into()),
+        key: Some(Template::column("key")),
         payload: "payload".into(),
+        tombstone_if_blank: false,
+        partition: None,
+        timestamp: None,
         topic: Template::parse("{topic}").unwrap(),
         headers: Vec::new(),
         on_poison: OnPoison::Halt,

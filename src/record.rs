@@ -28,49 +28,56 @@ pub struct Record<'a> {
     pub payload: Option<&'a [u8]>,
     /// Name and value of each header, in the order they are sent.
     pub headers: Headers<'a>,
+    /// The partition that the row asks for; without, the key decides.
+    pub partition: Option<u32>,
+    /// Its time.
+    pub timestamp: Timestamp,
+    /// What messages about the row call it by.
+    pub id: Option<&'a [u8]>,
     /// Whether it was handed over before, to a producer that is gone: Kafka may have it already.
     pub again: bool,
 }
 
-/// The headers of a record, made up while they are read.
+/// The time of a record, in milliseconds since 1970-01-01 UTC; never negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timestamp {
+    /// Of the commit, by Postgres' clock.
+    Committed(i64),
+    /// The row's own.
+    Given(i64),
+}
+
+/// The headers of a record, taken from the row while they are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
-    /// The row's identity, under the name `id`.
-    pub id: Option<Option<&'a [u8]>>,
-    /// Header name and text of the row's position.
-    pub position: Option<(&'a str, &'a str)>,
-    /// Header names, each with the index of its column.
-    pub columns: &'a [(String, usize)],
+    /// Their names, and where their values are.
+    pub fields: &'a [(String, Field)],
     /// The row they are taken from.
     pub row: Row<'a>,
 }
 
 impl<'a> Headers<'a> {
-    /// Each header; a NULL column gives a header without a value.
+    /// Each header; NULL gives a header without a value.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         let row = self.row;
-        let id = self.id.map(|id| ("id", id));
-        let position = self.position.map(|(name, text)| (name, Some(text.as_bytes())));
-        let columns =
-            self.columns.iter().map(move |(name, index)| (name.as_str(), row.get(*index)));
-        id.into_iter().chain(columns).chain(position)
+        self.fields.iter().map(move |(name, field)| (name.as_str(), row.get(*field)))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.columns.len() + usize::from(self.id.is_some()) + usize::from(self.position.is_some())
+        self.fields.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.fields.is_empty()
     }
 }
 
 impl Record<'_> {
     /// The record as one that cannot be sent.
     pub fn poison(&self, position: Position, reason: String) -> Poison {
-        let id = self.headers.id.flatten().map(|id| String::from_utf8_lossy(id).into_owned());
+        let id = self.id.map(|id| String::from_utf8_lossy(id).into_owned());
         Poison { table: self.table.clone(), position, id, reason }
     }
 
@@ -83,26 +90,35 @@ impl Record<'_> {
     }
 }
 
-/// A row with its `bytea` columns decoded.
+/// Where a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// In the row, as it came: the index of a column.
+    Column(usize),
+    /// Made of the row: an index into [`Row::made`].
+    Made(usize),
+}
+
+/// A row with what was made of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     /// The values as they came.
     pub tuple: Tuple<'a>,
-    /// Decoded bytes, one value behind the other.
+    /// Bytes that were made, one value behind the other.
     pub bytes: &'a [u8],
-    /// Columns that were decoded, and where in `bytes`.
-    pub decoded: &'a [(usize, Range<usize>)],
+    /// Where in `bytes` each of them is; NULL is `None`.
+    pub made: &'a [Option<Range<usize>>],
 }
 
 impl<'a> Row<'a> {
-    /// Bytes of a column; `None` is NULL.
-    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
-        if let Some((_, range)) = self.decoded.iter().find(|(column, _)| *column == index) {
-            return self.bytes.get(range.clone());
-        }
-        match self.tuple.get(index) {
-            Some(Value::Text(bytes)) => Some(bytes),
-            Some(Value::Null) | None => None,
+    /// The bytes of a value; `None` is NULL.
+    pub fn get(&self, field: Field) -> Option<&'a [u8]> {
+        match field {
+            Field::Column(index) => match self.tuple.get(index) {
+                Some(Value::Text(bytes)) => Some(bytes),
+                Some(Value::Null) | None => None,
+            },
+            Field::Made(index) => self.bytes.get(self.made.get(index)?.clone()?),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Templates for topic names: `outbox.event.{aggregatetype}`.
+//! Templates for topics, keys and headers: `outbox.event.{aggregatetype}`.
 
 use std::fmt;
 
@@ -8,10 +8,9 @@ const TOPIC_BYTES_MAX: usize = 249;
 /// Postgres cuts longer identifiers (`NAMEDATALEN - 1`), so nothing has such a name.
 pub const IDENTIFIER_BYTES_MAX: usize = 63;
 
-/// A topic name with columns of the outbox row in braces, or a plain name.
+/// Text with columns of the outbox row in braces, and what is known of the row beside them.
 ///
-/// `{{` and `}}` stand for one brace. Only a column's name can use them: Kafka allows no brace in
-/// a topic.
+/// `{{` and `}}` stand for one brace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
@@ -20,33 +19,80 @@ pub struct Template {
 /// A piece of a [`Template`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Text that goes into the topic name as it stands; every byte is legal there.
+    /// Text that stands there as it is.
     Literal(String),
     /// The name of the column whose value goes here, exactly as Postgres has it.
     Column(String),
+    /// What is no column, written with a `$`.
+    Fact(Fact),
 }
 
+/// What is known of a row beside its columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// `{$schema}`: of its table, as `[[outbox]]` names it.
+    Schema,
+    /// `{$table}`: its table, as `[[outbox]]` names it.
+    Table,
+    /// `{$xid}`: its transaction's number, in decimal. It wraps around after four billions.
+    Xid,
+    /// `{$commit_lsn}`: where its transaction's commit record is in the log, like `16/B374D848`.
+    CommitLsn,
+    /// `{$commit_time}`: when that was, in milliseconds since 1970-01-01 UTC.
+    CommitTime,
+}
+
+const FACTS: [(&str, Fact); 5] = [
+    ("$schema", Fact::Schema),
+    ("$table", Fact::Table),
+    ("$xid", Fact::Xid),
+    ("$commit_lsn", Fact::CommitLsn),
+    ("$commit_time", Fact::CommitTime),
+];
+
 impl Template {
-    /// Reads a template and checks all of it that can be checked before a row is seen.
+    /// Reads a template.
     pub fn parse(text: &str) -> Result<Template, String> {
-        let parts = split(text)?;
+        split(text).map(|parts| Template { parts })
+    }
+
+    /// Reads a template of a topic, and checks all of it that can be checked before a row is seen.
+    pub fn topic(text: &str) -> Result<Template, String> {
+        let template = Template::parse(text)?;
         let mut literal_bytes = 0;
-        for part in &parts {
-            match part {
-                Part::Literal(literal) => {
-                    check_topic_characters(literal)?;
-                    literal_bytes += literal.len();
-                }
-                Part::Column(column) => check_identifier(column)?,
+        for part in &template.parts {
+            if let Part::Literal(literal) = part {
+                check_topic_characters(literal)?;
+                literal_bytes += literal.len();
             }
         }
         if literal_bytes > TOPIC_BYTES_MAX {
             return Err(format!("a topic name has at most {TOPIC_BYTES_MAX} characters"));
         }
-        if let [] | [Part::Literal(_)] = parts.as_slice() {
+        if let [] | [Part::Literal(_)] = template.parts.as_slice() {
             check_topic(text)?;
         }
-        Ok(Template { parts })
+        Ok(template)
+    }
+
+    /// A column alone.
+    pub fn column(name: &str) -> Template {
+        Template { parts: vec![Part::Column(name.to_owned())] }
+    }
+
+    /// Text that is the same for every row.
+    pub fn fixed(text: &str) -> Template {
+        let part = (!text.is_empty()).then(|| Part::Literal(text.to_owned()));
+        Template { parts: part.into_iter().collect() }
+    }
+
+    /// The text, if it is the same for every row.
+    pub fn literal(&self) -> Option<String> {
+        match self.parts.as_slice() {
+            [] => Some(String::new()),
+            [Part::Literal(text)] => Some(text.clone()),
+            _ => None,
+        }
     }
 
     /// The pieces, in order; never two literals in a row.
@@ -57,7 +103,7 @@ impl Template {
     /// The columns that the template needs, in order, as often as they occur.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Literal(_) => None,
+            Part::Literal(_) | Part::Fact(_) => None,
             Part::Column(column) => Some(column.as_str()),
         })
     }
@@ -70,6 +116,10 @@ impl fmt::Display for Template {
         self.parts.iter().try_for_each(|part| match part {
             Part::Literal(literal) => f.write_str(&escape(literal)),
             Part::Column(column) => write!(f, "{{{}}}", escape(column)),
+            Part::Fact(fact) => {
+                let name = FACTS.iter().find(|(_, it)| it == fact).map_or("", |(name, _)| *name);
+                write!(f, "{{{name}}}")
+            }
         })
     }
 }
@@ -125,7 +175,7 @@ fn split(text: &str) -> Result<Vec<Part>, String> {
                 in_column = true;
             }
             '}' => {
-                parts.push(Part::Column(std::mem::take(&mut piece)));
+                parts.push(named(std::mem::take(&mut piece))?);
                 in_column = false;
             }
             _ => piece.push(c),
@@ -138,6 +188,19 @@ fn split(text: &str) -> Result<Vec<Part>, String> {
         parts.push(Part::Literal(piece));
     }
     Ok(parts)
+}
+
+/// What stands in braces.
+fn named(name: String) -> Result<Part, String> {
+    if !name.starts_with('$') {
+        check_identifier(&name)?;
+        return Ok(Part::Column(name));
+    }
+    let known = FACTS.iter().find(|(fact, _)| *fact == name);
+    known.map(|(_, fact)| Part::Fact(*fact)).ok_or_else(|| {
+        let facts: Vec<_> = FACTS.iter().map(|(fact, _)| format!("{{{fact}}}")).collect();
+        format!("{{{name}}} is none of {}", facts.join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -172,7 +235,15 @@ mod tests {
 
     #[test]
     fn names_the_columns_and_gives_the_source_text_again() {
-        for text in ["posts", "outbox.event.{aggregatetype}", "{a}{b}-{a}_z", "{odd}}name{{}"] {
+        for text in [
+            "posts",
+            "outbox.event.{aggregatetype}",
+            "{a}{b}-{a}_z",
+            "{odd}}name{{}",
+            "ä {{literal}} {$xid}",
+            "{$schema}.{$table}@{$commit_lsn}/{$commit_time}",
+            "",
+        ] {
             assert_eq!(Template::parse(text).unwrap().to_string(), text);
         }
         let template = Template::parse("{a}.{b}.{a}").unwrap();
@@ -180,9 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn what_begins_with_a_dollar_is_a_fact_and_no_column() {
+        assert_eq!(parts("{$xid}-{a$}"), [Part::Fact(Fact::Xid), literal("-"), column("a$")]);
+        let reason = Template::parse("{$lsn}").unwrap_err();
+        let all = "{$lsn} is none of {$schema}, {$table}, {$xid}, {$commit_lsn}, {$commit_time}";
+        assert_eq!(reason, all);
+    }
+
+    #[test]
     fn refuses_what_can_never_be_a_topic() {
         let refused = |text: &str, part_of_reason: &str| {
-            let reason = Template::parse(text).unwrap_err();
+            let reason = Template::topic(text).unwrap_err();
             assert!(reason.contains(part_of_reason), "{text:?}: {reason}");
         };
         refused("", "cannot be empty");
@@ -200,6 +279,6 @@ mod tests {
         refused(&"x".repeat(250), "at most 249");
         refused(&format!("{{a}}{}", "x".repeat(250)), "at most 249");
         refused(&format!("{{{}}}", "x".repeat(64)), "a name of 1 to 63 bytes");
-        assert!(Template::parse(&"x".repeat(249)).is_ok());
+        assert!(Template::topic(&"x".repeat(249)).is_ok());
     }
 }

@@ -38,10 +38,13 @@ fn outboxes() -> Outboxes {
     let orders = Outbox {
         table: name("orders"),
         id: text("id"),
-        key: text("key"),
+        key: Some(Template::column("key")),
         payload: "payload".into(),
+        tombstone_if_blank: false,
+        partition: None,
+        timestamp: None,
         topic: Template::parse("o.{topic}").unwrap(),
-        headers: vec![("kind".into(), "topic".into())],
+        headers: vec![("kind".into(), Template::column("topic"))],
         on_poison: OnPoison::Skip,
         dead_letter_topic: None,
     };

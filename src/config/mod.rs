@@ -26,6 +26,7 @@ pub use secret::Secret;
 use self::layers::File;
 use crate::pg::conninfo::Conninfo;
 use crate::pg::setup::{Mapped, Setup};
+use crate::template::Template;
 
 /// The file that is read when none is named; it need not exist.
 pub const DEFAULT_PATH: &str = "walrelay.toml";
@@ -184,13 +185,18 @@ impl Config {
 impl Outbox {
     /// The table and the columns that are taken from it.
     fn mapped(&self) -> Mapped {
-        let Outbox { table, id, key, payload, topic, headers, .. } = self;
-        let id = id.iter().map(|column| ("id", column.clone()));
-        let key = key.iter().map(|column| ("key", column.clone()));
-        let payload = [("payload", payload.clone())];
-        let topic = topic.columns().map(|column| ("topic", column.to_owned()));
-        let headers = headers.iter().map(|(_, column)| ("headers", column.clone()));
-        let columns = id.chain(key).chain(payload).chain(topic).chain(headers).collect();
+        let Outbox { table, id, key, payload, topic, partition, timestamp, headers, .. } = self;
+        let named = |key: &'static str, column: &str| (key, column.to_owned());
+        let id = id.iter().map(|column| named("id", column));
+        let key = key.iter().flat_map(Template::columns).map(|column| named("key", column));
+        let payload = [named("payload", payload)];
+        let topic = topic.columns().map(|column| named("topic", column));
+        let partition = partition.iter().map(|column| named("partition", column));
+        let timestamp = timestamp.iter().map(|column| named("timestamp", column));
+        let headers = headers.iter().flat_map(|(_, template)| template.columns());
+        let headers = headers.map(|column| named("headers", column));
+        let columns = id.chain(key).chain(payload).chain(topic);
+        let columns = columns.chain(partition).chain(timestamp).chain(headers).collect();
         Mapped { table: table.clone(), columns }
     }
 }

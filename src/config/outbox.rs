@@ -10,14 +10,21 @@ pub struct Outbox {
     pub table: TableName,
     /// The column that becomes the header `id`.
     pub id: Option<String>,
-    /// The column that becomes the key; records without one have no order among each other.
-    pub key: Option<String>,
+    /// The key; records without one have no order among each other.
+    pub key: Option<Template>,
     /// The column that becomes the value.
     pub payload: String,
+    /// Whether an empty payload is no payload: a tombstone.
+    pub tombstone_if_blank: bool,
     /// The topic.
     pub topic: Template,
-    /// Header names and the columns that fill them, in the order of the names.
-    pub headers: Vec<(String, String)>,
+    /// The column with the number of the partition; where it is NULL, the key decides.
+    pub partition: Option<String>,
+    /// The column with the record's time; without, or where it is NULL, it is that of the commit.
+    pub timestamp: Option<String>,
+    /// Header names and what fills them: those from columns in the order of their names, and
+    /// behind them those that are always the same.
+    pub headers: Vec<(String, Template)>,
     /// What to do about a row that cannot become a record.
     pub on_poison: OnPoison,
     /// Where rows go that cannot become a record.

@@ -7,6 +7,7 @@ use super::secret::mask_url;
 use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS, ON_POISON};
 use super::value::{bytes, spelled};
 use super::{Config, Outbox, PasswordFrom};
+use crate::template::{Part, Template};
 
 impl Config {
     /// Every key with the value in effect, secrets masked.
@@ -69,18 +70,35 @@ impl Config {
 
 impl Outbox {
     fn print(&self, toml: &mut Toml) {
-        let pair =
-            |(name, column): &(String, String)| format!("{} = {}", quoted(name), quoted(column));
-        let headers: Vec<String> = self.headers.iter().map(pair).collect();
+        let (fixed, filled): (Vec<_>, Vec<_>) =
+            self.headers.iter().partition(|(_, template)| template.literal().is_some());
+        let table = |pairs: Vec<String>| format!("{{ {} }}", pairs.join(", "));
+        let pair = |name: &str, text: &str| format!("{} = {}", quoted(name), quoted(text));
+        let filled = filled.into_iter().map(|(name, it)| pair(name, &source(it))).collect();
+        let fixed = fixed.into_iter();
+        let fixed = fixed.map(|(name, it)| pair(name, &it.literal().unwrap_or_default()));
+        let fixed = fixed.collect();
         toml.header("[[outbox]]");
         toml.text("table", &self.table.to_string());
         toml.option("id", self.id.as_ref());
-        toml.option("key", self.key.as_ref());
+        toml.option("key", self.key.as_ref().map(source).as_ref());
         toml.text("payload", &self.payload);
+        toml.key("tombstone_if_blank", self.tombstone_if_blank);
         toml.text("topic", &self.topic.to_string());
-        toml.key("headers", format!("{{ {} }}", headers.join(", ")));
+        toml.option("partition", self.partition.as_ref());
+        toml.option("timestamp", self.timestamp.as_ref());
+        toml.key("headers", table(filled));
+        toml.key("static_headers", table(fixed));
         toml.text("on_poison", spelled(ON_POISON, &self.on_poison));
         toml.option("dead_letter_topic", self.dead_letter_topic.as_ref());
+    }
+}
+
+/// A column's name, or a template with braces.
+fn source(template: &Template) -> String {
+    match template.parts() {
+        [Part::Column(name)] if !name.contains(['{', '}']) => name.clone(),
+        _ => template.to_string(),
     }
 }
 

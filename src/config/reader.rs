@@ -171,17 +171,17 @@ impl<'w> Reader<'w> {
     }
 
     /// Takes a table of free names, each with a text made of its name and value.
-    pub(super) fn pairs(
+    pub(super) fn pairs<T>(
         &mut self,
         name: &str,
-        parse: impl Fn(&str, &Value) -> Result<String, String>,
-    ) -> Option<BTreeMap<String, String>> {
+        parse: impl Fn(&str, &Value) -> Result<T, String>,
+    ) -> Option<BTreeMap<String, T>> {
         let path = join(&self.path, name);
         let table = self.read(name, table)?;
         let sorted: BTreeMap<String, Value> = table.into_iter().collect();
         let read = sorted.into_iter().map(|(name, value)| {
-            let text = self.checked(join(&path, &name), &value, |value| parse(&name, value));
-            Some((name, text?))
+            let read = self.checked(join(&path, &name), &value, |value| parse(&name, value));
+            Some((name, read?))
         });
         all(read)
     }

@@ -63,8 +63,12 @@ table = "public.outbox"
 id = "id"
 key = "aggregateid"
 payload = "payload"
+tombstone_if_blank = false
 topic = "outbox.event.{aggregatetype}"
+partition = ""
+timestamp = ""
 headers = { eventType = "type" }
+static_headers = {}
 on_poison = "halt"
 dead_letter_topic = ""
 "#;
@@ -226,11 +230,17 @@ fn outbox(
         if first == index { Ok(table) } else { Err(format!("outbox[{first}] has {table} already")) }
     });
     let id = section.read("id", optional(check_identifier));
-    let key = section.read("key", optional(check_identifier));
+    let key = section.read("key", |value| match text(value)? {
+        "" => Ok(None),
+        text => source(text).map(Some),
+    });
     let payload = section.read("payload", checked(check_identifier));
-    let topic = section.read("topic", |value| Template::parse(text(value)?));
+    let tombstone_if_blank = section.read("tombstone_if_blank", flag);
+    let topic = section.read("topic", |value| Template::topic(text(value)?));
+    let partition = section.read("partition", optional(check_identifier));
+    let timestamp = section.read("timestamp", optional(check_identifier));
     let id_header = matches!(id, Some(Some(_))).then_some(ID_HEADER);
-    let headers = section.pairs("headers", |name, column| {
+    let check_name = |name: &str| {
         check_header(name)?;
         if Some(name) == id_header {
             return Err("the column of the key \"id\" has this header already".to_owned());
@@ -238,7 +248,19 @@ fn outbox(
         if Some(name) == position_header {
             return Err("delivery.position_header has this header already".to_owned());
         }
-        checked(check_identifier)(column)
+        Ok(())
+    };
+    let headers = section.pairs("headers", |name, value| {
+        check_name(name)?;
+        source(text(value)?)
+    });
+    let taken: Vec<String> = headers.iter().flatten().map(|(name, _)| name.clone()).collect();
+    let fixed = section.pairs("static_headers", |name, value| {
+        check_name(name)?;
+        if taken.iter().any(|it| it == name) {
+            return Err("the key \"headers\" has this header already".to_owned());
+        }
+        Ok(Template::fixed(text(value)?))
     });
     if id_header.is_some() && id_header == position_header {
         section.mistake("id", "delivery.position_header has the header \"id\" already");
@@ -251,11 +273,22 @@ fn outbox(
         id: id?,
         key: key?,
         payload: payload?,
+        tombstone_if_blank: tombstone_if_blank?,
         topic: topic?,
-        headers: headers?.into_iter().collect(),
+        partition: partition?,
+        timestamp: timestamp?,
+        headers: headers?.into_iter().chain(fixed?).collect(),
         on_poison: on_poison?,
         dead_letter_topic: dead_letter_topic?,
     })
+}
+
+/// A column by its name, or a template with columns in braces.
+fn source(text: &str) -> Result<Template, String> {
+    if text.contains(['{', '}']) {
+        return Template::parse(text);
+    }
+    check_identifier(text).map(|()| Template::column(text))
 }
 
 fn url(value: &Value) -> Result<(Secret, Conninfo), String> {

@@ -51,7 +51,7 @@ impl Failure {
                 "; the relay's Kafka user needs IDEMPOTENT_WRITE on the cluster"
             }
             RDKafkaErrorCode::InvalidTimestamp => {
-                "; compare the clock of this machine with the brokers'"
+                "; compare the clocks of this machine and of Postgres' with the brokers'"
             }
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
                 "; create it"
@@ -64,8 +64,8 @@ impl Failure {
     }
 }
 
-/// What a broker says of a batch because of one record in it. A timestamp is of our own making, so
-/// that it would be wrong for any other row as well: no row is at fault for it.
+/// What a broker says of a batch because of one record in it. A row with a time of its own has
+/// been looked at before; it is a clock that is wrong, and no row is at fault for it.
 fn is_of_record(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode::{InvalidRecord, MessageSizeTooLarge};
     matches!(code, MessageSizeTooLarge | InvalidRecord)

@@ -40,6 +40,7 @@ impl Sender {
         &mut self,
         record: &Record<'_>,
         partition: Option<i32>,
+        timestamp_ms: i64,
         ticket: Ticket,
     ) -> Result<(), KafkaError> {
         let topic = self.topic(record.topic)?;
@@ -49,6 +50,8 @@ impl Sender {
             argument(Type::RD_KAFKA_VTYPE_RKT, Value { rkt: topic }),
             argument(Type::RD_KAFKA_VTYPE_PARTITION, Value { i32_: partition.unwrap_or(-1) }),
             argument(Type::RD_KAFKA_VTYPE_MSGFLAGS, Value { i: sys::RD_KAFKA_MSG_F_COPY }),
+            // 0 would be the time of this call.
+            argument(Type::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: timestamp_ms.max(1) }),
             argument(Type::RD_KAFKA_VTYPE_KEY, Value { mem: memory(record.key) }),
             argument(Type::RD_KAFKA_VTYPE_VALUE, Value { mem: memory(record.payload) }),
             argument(Type::RD_KAFKA_VTYPE_OPAQUE, Value { ptr: opaque }),

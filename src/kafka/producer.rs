@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::topics::Topics;
 use crate::frontier::Ticket;
 use crate::pipe::{Refused, Sink};
-use crate::record::Record;
+use crate::record::{Record, Timestamp};
 
 /// How long the poll thread may take to notice that it is to end. Reports are served as they
 /// come, whatever this is.
@@ -110,13 +110,29 @@ impl Sink for Producer {
             Target::Partition(partition) => (partition, None),
             Target::First(partition) => (Some(partition), Some(partition)),
             Target::Ask | Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),
+            Target::Beyond(count) => {
+                let asked = record.partition.unwrap_or_default();
+                return Err(Refused::Unsendable(format!(
+                    "it asks for partition {asked}, and topic {} has {count}, counted from 0",
+                    record.topic
+                )));
+            }
         };
         if !self.compresses {
             self.topics.routes.check_size(record)?;
         }
+        let now_ms = now_ms();
+        let timestamp_ms = match record.timestamp {
+            // Postgres' clock may be ahead of ours, and a time of the future may be refused.
+            Timestamp::Committed(ms) => ms.min(now_ms),
+            Timestamp::Given(ms) => {
+                self.topics.routes.check_time(record.topic, ms, now_ms)?;
+                ms
+            }
+        };
         let ticket = if first.is_some() { ticket.as_first() } else { ticket };
         let partition = partition.and_then(|partition| i32::try_from(partition).ok());
-        match self.sender.send(record, partition, ticket) {
+        match self.sender.send(record, partition, timestamp_ms, ticket) {
             Ok(()) => {
                 self.topics.routes.sent(record.topic, first);
                 Ok(())
@@ -161,6 +177,12 @@ impl Producer {
             }
         }
     }
+}
+
+/// Milliseconds since 1970-01-01 UTC.
+fn now_ms() -> i64 {
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Drop for Producer {

@@ -26,6 +26,9 @@ pub struct Description {
     pub partitions: u32,
     /// `max.message.bytes`, if we may know.
     pub batch_bytes_max: Option<usize>,
+    /// How far a record's time may be ahead (`message.timestamp.after.max.ms`), in milliseconds;
+    /// none if that does not matter, or we may not know.
+    pub ahead_max_ms: Option<i64>,
 }
 
 /// By topic, over how many partitions keys are spread.
@@ -51,6 +54,8 @@ struct Topic {
     changed: Option<u32>,
     /// Larger batches are refused.
     batch_bytes_max: Option<usize>,
+    /// Times that are further ahead are refused.
+    ahead_max_ms: Option<i64>,
     /// Why records cannot go there now.
     trouble: Option<String>,
     /// By partition. What is not there is [`Opening::Closed`].
@@ -82,6 +87,8 @@ pub enum Target {
     First(u32),
     /// Not known yet, or the topic is not to be had.
     Wait,
+    /// The row asks for a partition that the topic does not have; it has so many.
+    Beyond(u32),
     /// The topic has another number of partitions now. A key may move only while nothing of it is
     /// in flight, or its records would race each other.
     WaitUntilIdle,
@@ -109,9 +116,9 @@ impl Routes {
         let before = self.before.get(&name).copied();
         let topic = self.known.entry(name).or_default();
         match answer {
-            Ok(Description { partitions, batch_bytes_max }) => {
+            Ok(Description { partitions, batch_bytes_max, ahead_max_ms }) => {
                 topic.trouble = None;
-                topic.batch_bytes_max = batch_bytes_max;
+                (topic.batch_bytes_max, topic.ahead_max_ms) = (batch_bytes_max, ahead_max_ms);
                 // Topics only grow: one with fewer is another one of the same name.
                 let current = topic.partitions.or(before).filter(|count| *count <= partitions);
                 let current = *topic.partitions.insert(current.unwrap_or(partitions));
@@ -151,12 +158,17 @@ impl Routes {
         }
     }
 
-    /// Where a record with this key goes. `again` says whether it was handed over before, `idle`
-    /// whether nothing is in flight.
-    pub fn target(
+    /// Where a record goes. `idle` says whether nothing is in flight.
+    pub fn target(&mut self, record: &Record<'_>, idle: impl FnOnce() -> bool) -> Target {
+        let Record { topic, key, partition, again, .. } = *record;
+        self.place(topic, key, partition, again, idle)
+    }
+
+    fn place(
         &mut self,
         name: &str,
         key: Option<&[u8]>,
+        asked: Option<u32>,
         again: bool,
         idle: impl FnOnce() -> bool,
     ) -> Target {
@@ -175,11 +187,13 @@ impl Routes {
             }
             topic.partitions = topic.changed.take();
         }
-        match (topic.partitions, key) {
-            (None, _) => Target::Wait,
+        let Some(partitions) = topic.partitions else { return Target::Wait };
+        match (asked, key) {
+            (Some(asked), _) if asked >= partitions => Target::Beyond(partitions),
+            (Some(asked), _) => topic.ordered(asked),
+            (None, Some(key)) => topic.ordered(partition(key, partitions)),
             // Has no order that could be lost.
-            (Some(_), None) => Target::Partition(None),
-            (Some(partitions), Some(key)) => topic.keyed(partition(key, partitions)),
+            (None, None) => Target::Partition(None),
         }
     }
 
@@ -196,6 +210,21 @@ impl Routes {
              the topic",
             record.topic
         )))
+    }
+
+    /// Whether the topic takes a time that a row has given.
+    pub fn check_time(&self, name: &str, time_ms: i64, now_ms: i64) -> Result<(), Refused> {
+        let max = self.known.get(name).and_then(|topic| topic.ahead_max_ms);
+        let ahead = time_ms.saturating_sub(now_ms);
+        match max.filter(|max| ahead > *max) {
+            None => Ok(()),
+            Some(max) => Err(Refused::Unsendable(format!(
+                "its time is {} s ahead, and topic {name} takes {} s; raise \
+                 message.timestamp.after.max.ms of the topic",
+                ahead / 1000,
+                max / 1000
+            ))),
+        }
     }
 
     /// A record was handed over, as the first of its partition if that is given.
@@ -222,8 +251,8 @@ impl Routes {
 }
 
 impl Topic {
-    /// Where a record with a key goes that belongs to this partition.
-    fn keyed(&mut self, partition: u32) -> Target {
+    /// Where a record goes that belongs to this partition, behind those before it.
+    fn ordered(&mut self, partition: u32) -> Target {
         match self.openings.get_mut(partition as usize) {
             Some(Opening::Open { used }) => {
                 *used = true;
@@ -283,11 +312,11 @@ mod tests {
     }
 
     fn described(partitions: u32) -> Description {
-        Description { partitions, batch_bytes_max: None }
+        Description { partitions, batch_bytes_max: None, ahead_max_ms: None }
     }
 
     fn target(routes: &mut Routes, key: Option<&[u8]>) -> Target {
-        routes.target("t", key, false, || false)
+        routes.place("t", key, None, false, || false)
     }
 
     #[test]
@@ -311,6 +340,39 @@ mod tests {
         assert_eq!(target(&mut routes, None), Target::Partition(None), "nor what has no order");
         routes.opened("t", of_a);
         assert_eq!(target(&mut routes, a), Target::Partition(Some(of_a)));
+    }
+
+    #[test]
+    fn a_partition_that_the_row_names_counts_more_than_its_key() {
+        let mut routes = routes(Ok(described(4)));
+        let of_key = partition(b"foobar", 4);
+        let key = Some(b"foobar".as_slice());
+        for asked in (0..4).filter(|asked| *asked != of_key) {
+            let mut place = || routes.place("t", key, Some(asked), false, || false);
+            assert_eq!(place(), Target::First(asked));
+            routes.opened("t", asked);
+            let keyless = routes.place("t", None, Some(asked), false, || false);
+            assert_eq!(keyless, Target::Partition(Some(asked)));
+        }
+        assert_eq!(target(&mut routes, key), Target::First(of_key));
+        let beyond = routes.place("t", key, Some(4), false, || false);
+        assert_eq!(beyond, Target::Beyond(4));
+    }
+
+    #[test]
+    fn a_time_of_the_rows_own_may_be_ahead_as_far_as_the_topic_says() {
+        let now = 1_770_091_506_789;
+        let limited = Description { ahead_max_ms: Some(3_600_000), ..described(1) };
+        let limited = routes(Ok(limited));
+        for time in [0, now, now + 3_600_000] {
+            assert_eq!(limited.check_time("t", time, now), Ok(()));
+        }
+        let refused = limited.check_time("t", now + 3_601_000, now);
+        let reason = "its time is 3601 s ahead, and topic t takes 3600 s; raise \
+                      message.timestamp.after.max.ms of the topic";
+        assert_eq!(refused, Err(Refused::Unsendable(reason.to_owned())));
+        assert!(limited.check_time("t", i64::MAX, now).is_err());
+        assert_eq!(routes(Ok(described(1))).check_time("t", i64::MAX, now), Ok(()));
     }
 
     #[test]
@@ -345,8 +407,8 @@ mod tests {
         routes.opened("t", 0);
         routes.answered("t".to_owned(), Ok(described(4)));
         let key = Some(b"foobar".as_slice());
-        assert_eq!(routes.target("t", key, false, || false), Target::WaitUntilIdle);
-        let grown = routes.target("t", key, false, || true);
+        assert_eq!(routes.place("t", key, None, false, || false), Target::WaitUntilIdle);
+        let grown = routes.place("t", key, None, false, || true);
         assert_eq!(grown, Target::First(partition(b"foobar", 4)));
     }
 
@@ -362,12 +424,12 @@ mod tests {
         assert_eq!(routes.counts(), before.counts(), "also if that producer fails as well");
         routes.answered("t".to_owned(), Ok(described(4)));
         let key = Some(b"foobar".as_slice());
-        let again = |routes: &mut Routes| routes.target("t", key, true, || true);
+        let again = |routes: &mut Routes| routes.place("t", key, None, true, || true);
         assert_eq!(again(&mut routes), Target::First(0));
         routes.opened("t", 0);
         assert_eq!(again(&mut routes), Target::Partition(Some(0)));
         assert_eq!(target(&mut routes, key), Target::WaitUntilIdle);
-        let grown = routes.target("t", key, false, || true);
+        let grown = routes.place("t", key, None, false, || true);
         assert_eq!(grown, Target::First(partition(b"foobar", 4)));
         assert_eq!(routes.counts(), Counts::from([("t".to_owned(), 4)]));
         // With fewer, it is another topic of the same name.

@@ -3,7 +3,7 @@
 //! The partition of a key depends on the count, so that a record waits until its topic's count is
 //! known. Asking may take seconds, which the relay's loop does not have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -73,7 +73,7 @@ impl Topics {
 
     /// Where a record goes. `idle` says whether nothing is in flight.
     pub(super) fn target(&mut self, record: &Record<'_>, idle: impl FnOnce() -> bool) -> Target {
-        let target = self.routes.target(record.topic, record.key, record.again, idle);
+        let target = self.routes.target(record, idle);
         if target == Target::Ask {
             // The thread lives as long as the sender; and if it did not, the record waits.
             let _ = self.questions.send(record.topic.to_owned());
@@ -157,19 +157,22 @@ impl Lookup {
 
     /// The broker would refuse a batch for its size, although each record in it fits.
     fn describe(&mut self, name: &str, partitions: u32) -> Answer {
-        let batch_bytes_max = self.batch_bytes_max(name);
+        // Without the right to know them (`DESCRIBE_CONFIGS`), the broker will have to say.
+        let settings = self.settings(name).unwrap_or_default();
+        let batch_bytes_max = settings.get("max.message.bytes").and_then(|max| max.parse().ok());
         match batch_bytes_max {
             Some(max) if max < self.batch_bytes => Err(format!(
                 "topic {name} takes batches of at most {max} bytes; set batch.size in \
                  [kafka.properties] to {max} or less, or raise max.message.bytes of the topic"
             )),
-            _ => Ok(Description { partitions, batch_bytes_max }),
+            _ => {
+                Ok(Description { partitions, batch_bytes_max, ahead_max_ms: ahead_max(&settings) })
+            }
         }
     }
 
-    /// Asks for the topic's `max.message.bytes`. Without the right to know it (`DESCRIBE_CONFIGS`),
-    /// the broker will have to say.
-    fn batch_bytes_max(&mut self, topic: &str) -> Option<usize> {
+    /// What the topic is set to.
+    fn settings(&mut self, topic: &str) -> Option<HashMap<String, String>> {
         if self.admin.is_none() {
             self.admin = self.client.create().ok();
         }
@@ -177,7 +180,8 @@ impl Lookup {
         let resource = [ResourceSpecifier::Topic(topic)];
         let asked = self.admin.as_ref()?.describe_configs(&resource, &options);
         let described = self.runtime.block_on(asked).ok()?.pop()?.ok()?;
-        described.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+        let entries = described.entries.into_iter();
+        Some(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
     fn unreachable(&self, error: &KafkaError) {
@@ -185,6 +189,17 @@ impl Lookup {
         let reason = context.trouble().unwrap_or_else(|| error.to_string());
         context.disconnected(reason);
     }
+}
+
+/// How far a record's time may be ahead of the broker's clock, in milliseconds. Since Kafka 3.6 it
+/// has a setting of its own (KIP-937), with an hour for a default.
+fn ahead_max(settings: &HashMap<String, String>) -> Option<i64> {
+    if settings.get("message.timestamp.type").is_some_and(|kind| kind == "LogAppendTime") {
+        return None;
+    }
+    let both = "message.timestamp.difference.max.ms";
+    let max = settings.get("message.timestamp.after.max.ms").or_else(|| settings.get(both));
+    max?.parse().ok()
 }
 
 /// The partitions of a topic, or why records cannot go there; what to do stands behind a "; ".

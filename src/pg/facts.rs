@@ -95,8 +95,18 @@ pub struct Table {
     pub has_identity: bool,
     /// Its columns.
     pub columns: Vec<String>,
+    /// `pg_type.oid` of each of them.
+    pub column_types: Vec<u32>,
     /// Those that are computed from others.
     pub generated: Vec<String>,
+}
+
+impl Table {
+    /// `pg_type.oid` of a column.
+    pub fn type_of(&self, column: &str) -> Option<u32> {
+        let index = self.columns.iter().position(|name| name == column)?;
+        self.column_types.get(index).copied()
+    }
 }
 
 impl Facts {
@@ -203,7 +213,11 @@ async fn tables(client: &Client, setup: &Setup) -> Result<Vec<Table>, SqlError> 
                    OR EXISTS (SELECT FROM pg_catalog.pg_index i
                               WHERE i.indrelid = c.oid AND i.indisprimary),
                ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                     ORDER BY a.attnum),
+               ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a
+                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                     ORDER BY a.attnum),
                ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
                      WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> '')
         FROM family f
@@ -225,7 +239,8 @@ async fn tables(client: &Client, setup: &Setup) -> Result<Vec<Table>, SqlError> 
             owned: row.try_get(7)?,
             has_identity: row.try_get(8)?,
             columns: row.try_get(9)?,
-            generated: row.try_get(10)?,
+            column_types: row.try_get(10)?,
+            generated: row.try_get(11)?,
         })
     };
     rows.iter().map(read).collect::<Result<_, _>>().map_err(SqlError::when(doing))

@@ -11,6 +11,7 @@ pub mod error;
 pub mod facts;
 mod fields;
 pub mod frame;
+pub mod oid;
 pub mod output;
 mod pace;
 pub mod preconditions;
@@ -20,6 +21,7 @@ pub mod slot;
 pub mod socket;
 pub mod sql;
 pub mod table;
+pub mod time;
 pub mod tls;
 pub mod wire;
 

@@ -6,6 +6,7 @@
 use postgres_protocol::escape::escape_identifier;
 
 use super::facts::{Facts, Publication, Published, Table};
+use super::oid::{BIGINT, is_date, is_whole};
 use super::setup::{Mapped, Setup};
 use super::slot::Slot;
 use crate::verdict::{Check, Problem, Verdict, loss, problem};
@@ -148,7 +149,27 @@ fn table(facts: &Facts, outbox: usize, mapped: &Mapped) -> Result<String, Proble
             format!("add the column, or set {key} to another"),
         ));
     }
+    if let Some((key, column, what)) = mapped.columns.iter().find_map(|(key, column)| {
+        let what = unfit(key, table.type_of(column)?)?;
+        Some((key, column, what))
+    }) {
+        return Err(problem(
+            format!("column {column} of {name} cannot be the {key} of its [[outbox]]"),
+            format!("set {key} to a column of type {what}"),
+        ));
+    }
     Ok(format!("has {}", mapped.columns.iter().map(|(_, c)| &**c).collect::<Vec<_>>().join(", ")))
+}
+
+/// What a key takes, if it is not this type.
+fn unfit(key: &str, type_oid: u32) -> Option<&'static str> {
+    match key {
+        "partition" if !is_whole(type_oid) => Some("smallint, integer or bigint"),
+        "timestamp" if !is_date(type_oid) && type_oid != BIGINT => {
+            Some("timestamptz, timestamp or date, or bigint with milliseconds since 1970")
+        }
+        _ => None,
+    }
 }
 
 /// Whether the publication gives us each row of the outbox, whole.

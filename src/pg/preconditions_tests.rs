@@ -58,6 +58,7 @@ fn facts() -> Facts {
         owned: true,
         has_identity: true,
         columns: columns(&["id", "k", "p"]),
+        column_types: vec![2950, 25, 3802],
         generated: Vec::new(),
     };
     let published = Published {
@@ -406,4 +407,35 @@ fn b30_minors_with_known_faults() {
            events; update it to 18.2 or later"],
     );
     fault(190_000, &[]);
+}
+
+#[test]
+fn columns_are_of_a_type_that_their_key_takes() {
+    const INTEGER: u32 = 23;
+    const TIMESTAMPTZ: u32 = 1184;
+    let with = |key, type_oid| {
+        move |setup: &mut Setup, facts: &mut Facts| {
+            setup.tables[0].columns.push((key, "more".to_owned()));
+            facts.tables[0].columns.push("more".to_owned());
+            facts.tables[0].column_types.push(type_oid);
+            let published = &mut facts.publication.as_mut().unwrap().tables[0];
+            published.columns.as_mut().unwrap().push("more".to_owned());
+        }
+    };
+    check(facts(), with("partition", INTEGER), &[]);
+    check(facts(), with("timestamp", TIMESTAMPTZ), &[]);
+    check(facts(), with("timestamp", BIGINT), &[]);
+    check(
+        facts(),
+        with("partition", TIMESTAMPTZ),
+        &["table public.outbox! column more of public.outbox cannot be the partition of its \
+           [[outbox]]; set partition to a column of type smallint, integer or bigint"],
+    );
+    check(
+        facts(),
+        with("timestamp", INTEGER),
+        &["table public.outbox! column more of public.outbox cannot be the timestamp of its \
+           [[outbox]]; set timestamp to a column of type timestamptz, timestamp or date, or \
+           bigint with milliseconds since 1970"],
+    );
 }

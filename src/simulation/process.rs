@@ -105,8 +105,11 @@ fn outboxes() -> Outboxes {
     let outbox = Outbox {
         table: TableName { schema: "public".into(), name: "outbox".into() },
         id: Some("id".into()),
-        key: Some("key".into()),
+        key: Some(Template::column("key")),
         payload: "payload".into(),
+        tombstone_if_blank: false,
+        partition: None,
+        timestamp: None,
         topic: Template::parse(TOPIC).unwrap(),
         headers: Vec::new(),
         on_poison: OnPoison::Halt,
@@ -334,7 +337,7 @@ impl Process {
         if self.asked && out.random.below(3) == 0 {
             let partitions = u32::try_from(out.broker.partitions()).unwrap();
             let batch_bytes_max = (!out.broker.takes_large).then_some(LARGE);
-            let answer = Ok(Description { partitions, batch_bytes_max });
+            let answer = Ok(Description { partitions, batch_bytes_max, ahead_max_ms: None });
             self.routes.answered(TOPIC.to_owned(), answer);
         }
         self.routes.close_silent(out.now);

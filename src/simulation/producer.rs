@@ -25,16 +25,16 @@ impl Sink for Sending<'_> {
             return Err(Refused::Full);
         }
         let idle = || broker.is_idle(self.client);
-        let (partition, first) =
-            match self.routes.target(record.topic, record.key, record.again, idle) {
-                Target::Partition(partition) => (partition, None),
-                Target::First(partition) => (Some(partition), Some(partition)),
-                Target::Ask => {
-                    *self.asked = true;
-                    return Err(Refused::Full);
-                }
-                Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),
-            };
+        let (partition, first) = match self.routes.target(record, idle) {
+            Target::Partition(partition) => (partition, None),
+            Target::First(partition) => (Some(partition), Some(partition)),
+            Target::Ask => {
+                *self.asked = true;
+                return Err(Refused::Full);
+            }
+            Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),
+            Target::Beyond(count) => panic!("no row asks for a partition, of {count} or not"),
+        };
         if !self.compresses {
             self.routes.check_size(record)?;
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use walrelay::config::{Config, Guarantee, LogFormat, Mistakes, OnPoison, PasswordFrom};
 use walrelay::pg::conninfo::Conninfo;
 use walrelay::pg::table::TableName;
+use walrelay::template::Template;
 
 const REQUIRED: [(&str, &str); 2] =
     [("postgres.url", "'postgres://walrelay@db/app'"), ("kafka.brokers", "['kafka:9092']")];
@@ -164,21 +165,33 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     ("outbox[0].id", "5", "expected text, got 5"),
     ("outbox[0].key", "\"\\u0000\"", "expected a name of 1 to 63 bytes without NUL, got \"\\0\""),
+    ("outbox[0].key", "'{a'", "\"{\" without a \"}\" after it"),
     ("outbox[0].payload", "''", "expected a name of 1 to 63 bytes without NUL, got \"\""),
+    ("outbox[0].tombstone_if_blank", "'x'", "expected true or false, got \"x\""),
     (
         "outbox[0].topic",
         "'a/{b}'",
         "'/' is not allowed in a topic name (only letters, digits, \".\", \"_\" and \"-\")",
     ),
+    ("outbox[0].partition", "5", "expected text, got 5"),
+    ("outbox[0].timestamp", "5", "expected text, got 5"),
     ("outbox[0].headers", "['type']", "expected a table, got a list"),
     ("outbox[0].headers.kind", "5", "expected text, got 5"),
     ("outbox[0].headers.kind", "''", "expected a name of 1 to 63 bytes without NUL, got \"\""),
     ("outbox[0].headers.id", "'x'", "the column of the key \"id\" has this header already"),
     (
+        "outbox[0].headers.x",
+        "'{$lsn}'",
+        "{$lsn} is none of {$schema}, {$table}, {$xid}, {$commit_lsn}, {$commit_time}",
+    ),
+    (
         "outbox[0].headers.walrelay-position",
         "'x'",
         "delivery.position_header has this header already",
     ),
+    ("outbox[0].static_headers", "5", "expected a table, got a number"),
+    ("outbox[0].static_headers.id", "'x'", "the column of the key \"id\" has this header already"),
+    ("outbox[0].static_headers.eventType", "'x'", "the key \"headers\" has this header already"),
     ("outbox[0].on_poison", "'ignore'", "expected \"halt\" or \"skip\", got \"ignore\""),
     (
         "outbox[0].on_poison",
@@ -362,8 +375,9 @@ fn the_environment_can_say_everything() {
     let tables: Vec<_> = config.outboxes.iter().map(|o| o.table.to_string()).collect();
     assert_eq!(tables, ["public.a", "public.b"]);
     assert_eq!(config.outboxes[0].key, None);
-    assert_eq!(config.outboxes[0].headers, [("eventType".to_owned(), "type".to_owned())]);
-    assert_eq!(config.outboxes[1].headers, [("eventtype".to_owned(), "type".to_owned())]);
+    let headers = |outbox: usize| config.outboxes[outbox].headers.clone();
+    assert_eq!(headers(0), [("eventType".to_owned(), Template::column("type"))]);
+    assert_eq!(headers(1), [("eventtype".to_owned(), Template::column("type"))]);
 }
 
 #[test]
@@ -376,8 +390,8 @@ fn the_environment_changes_single_keys_of_the_files_outboxes() {
         (outbox.table.name.as_str(), outbox.topic.to_string().as_str()),
         ("orders", "orders")
     );
-    let headers: Vec<_> = outbox.headers.iter().map(|(h, c)| (h.as_str(), c.as_str())).collect();
-    assert_eq!(headers, [("a", "b"), ("c", "d")]);
+    let column = |name: &str, column| (name.to_owned(), Template::column(column));
+    assert_eq!(outbox.headers, [column("a", "b"), column("c", "d")]);
 }
 
 #[test]
@@ -566,7 +580,7 @@ fn no_file_at_all_means_the_defaults_of_the_contract() {
     assert_eq!(config.log.format, LogFormat::Text);
     let [outbox] = config.outboxes.as_slice() else { panic!("{config:?}") };
     assert_eq!(outbox.id.as_deref(), Some("id"));
-    assert_eq!(outbox.key.as_deref(), Some("aggregateid"));
+    assert_eq!(outbox.key, Some(Template::column("aggregateid")));
     assert_eq!(outbox.topic.to_string(), "outbox.event.{aggregatetype}");
     assert_eq!(outbox.on_poison, OnPoison::Halt);
     assert_eq!(outbox.dead_letter_topic, None);
@@ -601,7 +615,12 @@ fn the_effective_configuration_loads_again() {
         [[outbox]]
         table = '"My Schema"."Out""box"'
         topic = 'a.{{b}}'
-        headers = {{ 'x y' = 'Column"', b = 'c' }}
+        key = '{{a{{{{}}-{{b}}'
+        headers = {{ 'x y' = 'Column"', b = 'c', f = '{{$xid}}', brace = '{{a{{{{}}' }}
+        static_headers = {{ app = 'a{{b', none = '' }}
+        partition = 'p'
+        timestamp = 't'
+        tombstone_if_blank = true
         on_poison = 'skip'
         [[outbox]]
         key = ''

@@ -266,7 +266,8 @@ mod lsn;
 mod outbox;
 mod past;
 mod pg {
-    pub mod before; pub mod copy; mod fields; pub mod frame; pub mod output; pub mod table;
+    pub mod before; pub mod copy; mod fields; pub mod frame; pub mod oid; pub mod output;
+    pub mod table; pub mod time;
     pub use fields::Malformed;
 }
 mod pipe;

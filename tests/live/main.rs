@@ -23,6 +23,8 @@ mod delivery;
 mod must_hold;
 // What Kafka thinks of the records: partitions, sizes, policies.
 mod records;
+// What a row becomes, key by key of its [[outbox]].
+mod mapping;
 // A broker that freezes, forgets, is late or has no room left.
 mod brokers;
 // Three brokers: leaders and controllers that change.

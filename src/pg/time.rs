@@ -1,0 +1,106 @@
+//! Times in Postgres' text form, as the session pins it: ISO, in UTC.
+
+const MS_PER_DAY: i64 = 86_400_000;
+
+/// Milliseconds since 1970-01-01 UTC; what is finer is cut off. `None` if it is no point in time
+/// that could be written so: `infinity`, or another text.
+///
+/// The forms are those of `EncodeDateTime` in Postgres' datetime.c: `2026-02-03 04:05:06.789+00`,
+/// the fraction and the zone only if there are any, years of more than four digits, ` BC` behind
+/// everything; a date is the same without a time.
+pub fn epoch_ms(text: &[u8]) -> Option<i64> {
+    let text = str::from_utf8(text).ok()?;
+    let (text, before_christ) = match text.strip_suffix(" BC") {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
+    let text = text.strip_suffix("+00").unwrap_or(text);
+    let (date, time) = text.split_once(' ').unwrap_or((text, "00:00:00"));
+    let mut parts = date.splitn(3, '-').map(number);
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    // There is no year 0: 1 BC is the year before 1.
+    let year = if before_christ { 1 - year } else { year };
+    days(year, month, day)?.checked_mul(MS_PER_DAY)?.checked_add(ms_of_day(time)?)
+}
+
+fn ms_of_day(time: &str) -> Option<i64> {
+    let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut parts = whole.splitn(3, ':').map(number);
+    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
+    if hour > 24 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Three digits of it are milliseconds.
+    number(fraction)?;
+    let ms = fraction.bytes().chain(*b"00").take(3);
+    let ms = ms.fold(0, |ms, digit| ms * 10 + i64::from(digit - b'0'));
+    Some(((hour * 60 + minute) * 60 + second) * 1000 + ms)
+}
+
+/// Digits and nothing else, few enough for what is computed with them.
+fn number(text: &str) -> Option<i64> {
+    let digits = text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// Days since 1970-01-01 in the Gregorian calendar, which Postgres extends to all times. A year
+/// begins with March here, so that the leap day is its last.
+fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let of_era = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    Some(era * 146_097 + of_era - 719_468)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_of_postgres_are_read_to_the_millisecond() {
+        for (text, ms) in [
+            ("1970-01-01 00:00:00", 0),
+            ("1970-01-01 00:00:00+00", 0),
+            ("1970-01-01", 0),
+            ("2024-02-29 23:59:59.999999", 1_709_251_199_999),
+            ("2024-03-01 00:00:00.5+00", 1_709_251_200_500),
+            ("2000-01-01", 946_684_800_000),
+            ("1969-12-31 23:59:59.999", -1),
+            ("12024-01-01 00:00:00", 317_273_587_200_000),
+            ("0001-01-01 00:00:00 BC", -62_167_219_200_000),
+            ("0044-03-15 BC", -63_517_824_000_000),
+            ("294276-12-31 23:59:59.999999", 9_224_318_015_999_999),
+        ] {
+            assert_eq!(epoch_ms(text.as_bytes()), Some(ms), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_point_in_time_is_none() {
+        for text in [
+            "",
+            "infinity",
+            "-infinity",
+            "12:00:00",
+            "2024-13-01",
+            "2024-00-01",
+            "2024-01-32",
+            "2024-01",
+            "2024-01-01 25:00:00",
+            "2024-01-01 1:2",
+            "2024-01-01 00:00:00.x",
+            "2024-01-01 00:00:00+02",
+            "x",
+            "9999999999-01-01",
+            "2024-01-01T00:00:00",
+            "1e3-01-01",
+        ] {
+            assert_eq!(epoch_ms(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(epoch_ms(b"\xff"), None);
+    }
+}

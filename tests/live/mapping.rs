@@ -1,0 +1,115 @@
+//! What a row becomes, key by key of its `[[outbox]]`.
+
+use lab::Record;
+
+use crate::scene::{LATEST, PATIENCE, Scene};
+
+/// The relay's records of these rows, in the order of the log, all under one key.
+async fn records(scene: &Scene<'_>, rows: &str, count: usize) -> Vec<Record> {
+    scene.execute(rows).await;
+    let mut reader = scene.reader();
+    let mut records = reader.poll_until(count, PATIENCE).unwrap().to_vec();
+    records.sort_by_key(|record| record.header("walrelay-position"));
+    records
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_and_partition_come_from_the_commit_and_the_key_or_from_columns() {
+    let mut scene = Scene::new(LATEST, 4).await;
+    let sql = "ALTER TABLE outbox ADD happened timestamptz, ADD shard smallint";
+    scene.execute(sql).await;
+    scene.configure("timestamp = \"happened\"\npartition = \"shard\"");
+    let relay = scene.relay().await;
+    let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8";
+    let now = async || scene.client.query_one(clock, &[]).await.unwrap().get::<_, i64>(0);
+    let before = now().await;
+    let insert = "INSERT INTO outbox (aggregatetype, aggregateid, type, payload, happened, shard)";
+    let rows = format!(
+        "{insert} VALUES ('t', 'k', 'e', '1', '2001-02-03 04:05:06.7899+02', 3),
+                         ('t', 'k', 'e', '2', '1970-01-01 00:00:00.5Z', 0),
+                         ('t', 'k', 'e', '3', NULL, NULL)"
+    );
+    let records = records(&scene, &rows, 3).await;
+    let after = now().await;
+    let places: Vec<_> = records.iter().map(|it| (it.partition, it.timestamp_ms)).collect();
+    assert_eq!(places[..2], [(3, Some(981_165_906_789)), (0, Some(500))]);
+    assert!((before..=after).contains(&places[2].1.unwrap()), "{before} {places:?} {after}");
+
+    scene.execute(&format!("{insert} VALUES ('t', 'k', 'e', '4', NULL, 4)")).await;
+    let told = "it asks for partition 4, and topic";
+    relay.wait_for_log(PATIENCE, told).unwrap();
+    let (status, text) = relay.get("/readyz").await.unwrap();
+    assert!(status == 503 && text.contains(told), "{text}");
+    // A later one may be mended: the topic grows.
+    scene.kafka.add_partitions(&scene.topic, 5).await.unwrap();
+    let mut reader = scene.reader();
+    let all = |records: &[Record]| records.iter().any(|it| it.partition == 4);
+    reader.read_until(PATIENCE, "the fifth partition", all).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_headers_and_tombstones_are_made_of_what_the_row_holds() {
+    let mut scene = Scene::new(LATEST, 1).await;
+    scene.configure(
+        "key = \"{aggregatetype}/{aggregateid}\"
+         tombstone_if_blank = true
+         headers = { kind = \"type\", from = \"{$schema}.{$table}\", xid = \"{$xid}\" }
+         static_headers = { app = \"shop\" }",
+    );
+    scene.execute("ALTER TABLE outbox ALTER payload TYPE text").await;
+    let _relay = scene.relay().await;
+    let rows = "INSERT INTO outbox (aggregatetype, aggregateid, type, payload)
+                VALUES ('order', '7', 'placed', '{}'), ('order', '8', 'deleted', ' ')";
+    let records = records(&scene, rows, 2).await;
+    let keys: Vec<_> = records.iter().map(Record::key_text).collect();
+    assert_eq!(keys, ["order/7", "order/8"]);
+    assert_eq!(records[0].payload.as_deref(), Some(b"{}".as_slice()));
+    assert_eq!(records[1].payload, None);
+    let names: Vec<_> = records[0].headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["id", "from", "kind", "xid", "app", "walrelay-position"]);
+    let header = |name| records[1].header(name);
+    assert_eq!(header("from").as_deref(), Some("public.outbox"));
+    assert_eq!(header("kind").as_deref(), Some("deleted"));
+    assert_eq!(header("app").as_deref(), Some("shop"));
+    let sql = "SELECT xmin::text FROM outbox LIMIT 1";
+    let xid: String = scene.client.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(header("xid"), Some(xid));
+}
+
+/// What can be known before a row comes is refused before one comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_of_a_type_that_its_key_does_not_take_is_refused_at_the_start() {
+    for (key, reason) in [
+        ("partition", "set partition to a column of type smallint, integer or bigint"),
+        ("timestamp", "set timestamp to a column of type timestamptz, timestamp or date, or"),
+    ] {
+        let mut scene = Scene::new(LATEST, 1).await;
+        scene.configure(&format!("{key} = \"payload\""));
+        let relay = scene.start(&scene.database.url(), &scene.kafka.bootstrap());
+        relay.wait_for_log(PATIENCE, reason).unwrap();
+        let (status, text) = relay.get("/readyz").await.unwrap();
+        assert!(status == 503 && text.contains(reason), "{text}");
+    }
+}
+
+/// Kafka takes records that are an hour ahead, and the others are known before they are sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn d25_a_time_of_the_rows_own_that_is_too_far_ahead_is_poison() {
+    let mut scene = Scene::new(LATEST, 1).await;
+    scene.execute("ALTER TABLE outbox ADD happened timestamptz").await;
+    scene.configure("timestamp = \"happened\"\non_poison = \"skip\"");
+    let relay = scene.relay().await;
+    let insert = "INSERT INTO outbox (aggregatetype, aggregateid, type, payload, happened)";
+    let rows = format!(
+        "{insert} VALUES ('t', 'k', 'e', '1', now()),
+                         ('t', 'k', 'e', '2', now() + interval '2 hours'),
+                         ('t', 'k', 'e', '3', now() + interval '30 minutes')"
+    );
+    let records = records(&scene, &rows, 2).await;
+    assert_eq!(records.iter().map(Record::payload_text).collect::<Vec<_>>(), ["1", "3"]);
+    relay.wait_for_log(PATIENCE, "skipped: row ").unwrap();
+    let told = "s ahead, and topic";
+    assert!(relay.log().contains(told), "{}", relay.log());
+    assert_eq!(relay.metric_where("walrelay_poison_total", "policy=\"skip\"").await, Some(1.0));
+    assert_eq!(relay.metric_where("walrelay_sessions_total", "kafka").await, Some(0.0));
+}
