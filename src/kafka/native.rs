@@ -98,6 +98,17 @@ impl Sender {
     }
 }
 
+/// Has librdkafka know these brokers again, if it does not. It forgets every broker that an answer
+/// about topics does not list, and a broker that has just started, or is about to end, may list
+/// none: with no broker left, it would ask nobody ever again (librdkafka's issue 5301, since 2.10).
+///
+/// The list is kept each time, some dozen bytes, so that this is not for every occasion.
+pub(super) fn add_brokers(producer: &BaseProducer<Acks>, brokers: &str) {
+    let Ok(ended) = CString::new(brokers) else { return };
+    // SAFETY: the producer lives, and the list ends with a zero and is copied.
+    unsafe { sys::rd_kafka_brokers_add(producer.client().native_ptr(), ended.as_ptr()) };
+}
+
 /// A handle of a topic, which librdkafka counts.
 struct Topic(NonNull<sys::rd_kafka_topic_t>);
 

@@ -18,6 +18,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 
 use super::acks::Acks;
+use super::native::add_brokers;
 use super::routes::{Answer, Counts, Description, Routes, Target};
 use super::settings::Settings;
 use crate::record::Record;
@@ -28,6 +29,9 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 const REFRESH: Duration = Duration::from_secs(10);
 /// How often a topic without an answer is.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often, at most, librdkafka is told its brokers while none answers. It keeps each list: some
+/// hundred KiB for a day without Kafka.
+const REMIND: Duration = Duration::from_secs(10);
 
 /// Where records go, and the thread that asks about topics.
 #[derive(Debug)]
@@ -51,6 +55,7 @@ impl Topics {
             producer,
             admin: None,
             client: settings.client.clone(),
+            reminded: None,
             batch_bytes: settings.batch_bytes,
             runtime: Handle::current(),
             asked,
@@ -88,6 +93,8 @@ struct Lookup {
     /// Made when it is first needed.
     admin: Option<AdminClient<DefaultClientContext>>,
     client: ClientConfig,
+    /// When librdkafka was last told its brokers.
+    reminded: Option<Instant>,
     /// The most bytes in a batch of several records.
     batch_bytes: usize,
     runtime: Handle,
@@ -179,15 +186,26 @@ impl Lookup {
         let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
         let resource = [ResourceSpecifier::Topic(topic)];
         let asked = self.admin.as_ref()?.describe_configs(&resource, &options);
-        let described = self.runtime.block_on(asked).ok()?.pop()?.ok()?;
+        let Ok(mut answers) = self.runtime.block_on(asked) else {
+            // It may know no brokers any more; a new one does.
+            self.admin = None;
+            return None;
+        };
+        let described = answers.pop()?.ok()?;
         let entries = described.entries.into_iter();
         Some(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
-    fn unreachable(&self, error: &KafkaError) {
+    fn unreachable(&mut self, error: &KafkaError) {
         let context = self.producer.context();
         let reason = context.trouble().unwrap_or_else(|| error.to_string());
         context.disconnected(reason);
+        if self.reminded.is_none_or(|at| at.elapsed() >= REMIND)
+            && let Some(brokers) = self.client.get("bootstrap.servers")
+        {
+            add_brokers(&self.producer, brokers);
+            self.reminded = Some(Instant::now());
+        }
     }
 }
 
@@ -226,3 +244,7 @@ pub(super) fn read_answer(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "topics_tests.rs"]
+mod tests;
