@@ -122,13 +122,11 @@ impl Sink for Producer {
             self.topics.routes.check_size(record)?;
         }
         let now_ms = now_ms();
+        let check = |ms| self.topics.routes.check_time(record.topic, ms, now_ms).map(|()| ms);
         let timestamp_ms = match record.timestamp {
-            // Postgres' clock may be ahead of ours, and a time of the future may be refused.
-            Timestamp::Committed(ms) => ms.min(now_ms),
-            Timestamp::Given(ms) => {
-                self.topics.routes.check_time(record.topic, ms, now_ms)?;
-                ms
-            }
+            // So far ahead it would be refused, and it is no row's fault that clocks differ.
+            Timestamp::Committed(ms) => check(ms).unwrap_or(now_ms),
+            Timestamp::Given(ms) => check(ms)?,
         };
         let ticket = if first.is_some() { ticket.as_first() } else { ticket };
         let partition = partition.and_then(|partition| i32::try_from(partition).ok());

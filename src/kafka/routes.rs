@@ -212,7 +212,7 @@ impl Routes {
         )))
     }
 
-    /// Whether the topic takes a time that a row has given.
+    /// Whether the topic takes this time.
     pub fn check_time(&self, name: &str, time_ms: i64, now_ms: i64) -> Result<(), Refused> {
         let max = self.known.get(name).and_then(|topic| topic.ahead_max_ms);
         let ahead = time_ms.saturating_sub(now_ms);

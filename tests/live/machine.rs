@@ -62,7 +62,7 @@ impl Clock {
 }
 
 /// Kafka refuses records of the future. But a record's time is that of its commit, or what our own
-/// clock shows if that is earlier.
+/// clock shows if the commit seems to lie too far ahead.
 #[tokio::test(flavor = "multi_thread")]
 async fn d25_e8_a_clock_that_jumps_is_of_no_account() {
     const HOURS: i64 = 3600;
