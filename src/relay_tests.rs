@@ -11,16 +11,11 @@ use crate::kafka::settings::Settings;
 use crate::lsn::Lsn;
 use crate::outbox::Outboxes;
 use crate::pg::connect::Stream;
-use crate::testing::keepalive;
+use crate::testing::{keepalive, message};
 
 const CONFIG: &str = "postgres.url = 'postgres://walrelay@localhost/app'\n\
                       kafka.brokers = ['127.0.0.1:1']\n\
                       outbox = [{ table = 'outbox', topic = 'events' }]";
-
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(body.len() + 4).unwrap();
-    [&[tag], len.to_be_bytes().as_slice(), body].concat()
-}
 
 #[tokio::test]
 async fn why_a_fast_stream_ends_is_told_although_it_ends_while_it_gathers() {

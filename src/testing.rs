@@ -95,6 +95,12 @@ impl Bytes {
     }
 }
 
+/// A message as it is framed: tag, length, body.
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(body.len() + 4).unwrap();
+    [&[tag], len.to_be_bytes().as_slice(), body].concat()
+}
+
 /// BEGIN of pgoutput.
 pub fn begin(commit: u64, committed_us: u64, xid: u32) -> Vec<u8> {
     Bytes::tag(b'B').u64(commit).u64(committed_us).u32(xid).0

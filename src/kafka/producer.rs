@@ -113,7 +113,8 @@ impl Sink for Producer {
             Target::Beyond(count) => {
                 let asked = record.partition.unwrap_or_default();
                 return Err(Refused::Unsendable(format!(
-                    "it asks for partition {asked}, and topic {} has {count}, counted from 0",
+                    "it asks for partition {asked}, and topic {} has {count}, counted from 0; add \
+                     partitions to it",
                     record.topic
                 )));
             }

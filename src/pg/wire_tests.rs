@@ -6,15 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::testing::message;
 
 fn pair(rest: &[u8]) -> (Wire, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     (Wire::new(Stream::Unix(ours), rest), theirs)
-}
-
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(body.len() + 4).unwrap();
-    [&[tag], len.to_be_bytes().as_slice(), body].concat()
 }
 
 /// All frames that have come as a whole, consumed.
