@@ -4,6 +4,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod error;
 pub mod feedback;
 pub mod frontier;

@@ -4,56 +4,82 @@ const MS_PER_DAY: i64 = 86_400_000;
 
 /// Milliseconds since 1970-01-01 UTC; what is finer is cut off. `None` if it is no point in time
 /// that could be written so: `infinity`, or another text.
-///
-/// The forms are those of `EncodeDateTime` in Postgres' datetime.c: `2026-02-03 04:05:06.789+00`,
-/// the fraction and the zone only if there are any, years of more than four digits, ` BC` behind
-/// everything; a date is the same without a time.
 pub fn epoch_ms(text: &[u8]) -> Option<i64> {
-    let text = str::from_utf8(text).ok()?;
-    let (text, before_christ) = match text.strip_suffix(" BC") {
-        Some(text) => (text, true),
-        None => (text, false),
-    };
-    let text = text.strip_suffix("+00").unwrap_or(text);
-    let (date, time) = text.split_once(' ').unwrap_or((text, "00:00:00"));
-    let mut parts = date.splitn(3, '-').map(number);
-    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    // There is no year 0: 1 BC is the year before 1.
-    let year = if before_christ { 1 - year } else { year };
-    days(year, month, day)?.checked_mul(MS_PER_DAY)?.checked_add(ms_of_day(time)?)
+    let moment = Moment::parse(text)?;
+    moment.days().checked_mul(MS_PER_DAY)?.checked_add(moment.us / 1000)
 }
 
-fn ms_of_day(time: &str) -> Option<i64> {
+/// A point in time in UTC; without a time of the day, midnight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// In the Gregorian calendar, which Postgres extends to all times: 0 is 1 BC.
+    pub year: i64,
+    /// `1..=12`.
+    pub month: i64,
+    /// `1..=31`.
+    pub day: i64,
+    /// Microseconds since midnight; what is finer is cut off.
+    pub us: i64,
+}
+
+impl Moment {
+    /// Reads a text. The forms are those of `EncodeDateTime` in Postgres' datetime.c:
+    /// `2026-02-03 04:05:06.789+00`, the fraction and the zone only if there are any, years of
+    /// more than four digits, ` BC` behind everything; a date is the same without a time.
+    pub fn parse(text: &[u8]) -> Option<Moment> {
+        let text = str::from_utf8(text).ok()?;
+        let (text, before_christ) = match text.strip_suffix(" BC") {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        let text = text.strip_suffix("+00").unwrap_or(text);
+        let (date, time) = text.split_once(' ').unwrap_or((text, "00:00:00"));
+        let mut parts = date.splitn(3, '-').map(number);
+        let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+        if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+            return None;
+        }
+        // There is no year 0: 1 BC is the year before 1.
+        let year = if before_christ { 1 - year } else { year };
+        Some(Moment { year, month, day, us: us_of_day(time)? })
+    }
+
+    /// Days since 1970-01-01. A year begins with March here, so that the leap day is its last.
+    pub fn days(self) -> i64 {
+        let year = if self.month <= 2 { self.year - 1 } else { self.year };
+        let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+        let of_year = (153 * ((self.month + 9) % 12) + 2) / 5 + self.day - 1;
+        let of_era = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+        era * 146_097 + of_era - 719_468
+    }
+}
+
+/// Microseconds since midnight of a time like `04:05:06.789`; what is finer is cut off. A day may
+/// end with `24:00:00`.
+pub fn us_of_day(time: &str) -> Option<i64> {
+    let (hours, us) = clock(time)?;
+    (hours <= 24).then_some(hours * 3_600_000_000 + us)
+}
+
+/// Hours, which may be more than a day has, and microseconds of the last one.
+pub fn clock(time: &str) -> Option<(i64, i64)> {
     let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let mut parts = whole.splitn(3, ':').map(number);
     let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
-    if hour > 24 || minute > 59 || second > 60 {
+    if minute > 59 || second > 60 {
         return None;
     }
-    // Three digits of it are milliseconds.
+    // Six digits of it are microseconds.
     number(fraction)?;
-    let ms = fraction.bytes().chain(*b"00").take(3);
-    let ms = ms.fold(0, |ms, digit| ms * 10 + i64::from(digit - b'0'));
-    Some(((hour * 60 + minute) * 60 + second) * 1000 + ms)
+    let us = fraction.bytes().chain(*b"00000").take(6);
+    let us = us.fold(0, |us, digit| us * 10 + i64::from(digit - b'0'));
+    Some((hour, (minute * 60 + second) * 1_000_000 + us))
 }
 
 /// Digits and nothing else, few enough for what is computed with them.
 fn number(text: &str) -> Option<i64> {
     let digits = text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
     if digits { text.parse().ok() } else { None }
-}
-
-/// Days since 1970-01-01 in the Gregorian calendar, which Postgres extends to all times. A year
-/// begins with March here, so that the leap day is its last.
-fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let of_era = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
-    Some(era * 146_097 + of_era - 719_468)
 }
 
 #[cfg(test)]

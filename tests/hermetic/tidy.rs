@@ -22,6 +22,8 @@ struct Ban {
 /// The pure core: bytes and time go in, records and answers come out.
 const CORE: &[&str] = &[
     "src/config/outbox.rs",
+    "src/connect",
+    "src/connect.rs",
     "src/feedback.rs",
     "src/frontier.rs",
     "src/journal.rs",
