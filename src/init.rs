@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::pg::session::{self, look};
 use crate::pg::setup::Setup;
 use crate::pg::sql::SqlError;
-use crate::template::Template;
+use crate::template::Source;
 
 /// Makes publication, slot and mark, and the tables if asked to.
 pub async fn make(config: &Config, with_tables: bool) -> Result<(), Error> {
@@ -68,13 +68,14 @@ pub fn create_table(outbox: &Outbox) -> String {
         }
     };
     let Outbox { table, id, key, payload, topic, partition, timestamp, headers, .. } = outbox;
+    let Outbox { envelope, span_context, .. } = outbox;
     if let Some(id) = id {
         add(id.as_str(), "uuid PRIMARY KEY DEFAULT gen_random_uuid()");
     }
     for column in topic.columns() {
         add(column, "varchar(255) NOT NULL");
     }
-    for column in key.iter().flat_map(Template::columns) {
+    for column in key.iter().flat_map(Source::columns) {
         add(column, "varchar(255) NOT NULL");
     }
     if let Some(partition) = partition {
@@ -83,7 +84,15 @@ pub fn create_table(outbox: &Outbox) -> String {
     if let Some(timestamp) = timestamp {
         add(timestamp.as_str(), "timestamptz");
     }
-    for column in headers.iter().flat_map(|(_, template)| template.columns()) {
+    if let Some(version) = &envelope.schema_version {
+        add(version.as_str(), "integer");
+    }
+    if let Some(span_context) = span_context {
+        add(span_context.as_str(), "varchar(256)");
+    }
+    let members = envelope.members.iter().map(|(_, column)| column.as_str());
+    let headers = headers.iter().flat_map(|(_, source)| source.columns());
+    for column in headers.chain(members) {
         add(column, "varchar(255)");
     }
     add(payload.as_str(), "jsonb");

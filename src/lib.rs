@@ -24,6 +24,7 @@ pub mod recall;
 pub mod record;
 pub mod relay;
 pub mod remedy;
+pub mod rewrite;
 pub mod sensor;
 pub mod shutdown;
 #[cfg(test)]
@@ -34,4 +35,5 @@ pub mod supervise;
 pub mod template;
 #[cfg(test)]
 mod testing;
+pub mod updates;
 pub mod verdict;

@@ -1,14 +1,19 @@
 //! From a row of an outbox table to a record: by column name, never by position.
 
+mod make;
 mod plan;
+mod planner;
+mod span;
 
 use std::collections::HashMap;
 
-use crate::config::{OnPoison, Outbox};
+use crate::config::{OnPoison, OnUpdate, Outbox};
+use crate::pg::known::{self, Known};
 use crate::pg::output::{Relation, Tuple};
 use crate::pg::table::TableName;
 use crate::record::{Headers, Poison, Record};
 use plan::{Plan, Scratch};
+use planner::Planner;
 
 pub use plan::Place;
 
@@ -19,25 +24,35 @@ pub struct Outboxes {
     position_header: Option<String>,
     /// Valid within one connection: Postgres announces every table anew in the next.
     relations: HashMap<u32, Bound>,
-    /// By OID, the outboxes of tables whatever they are called: partitions, and tables that had
+    /// By OID, what is known of tables whatever they are called: partitions, and tables that had
     /// another name when their rows were written.
-    family: HashMap<u32, usize>,
+    family: HashMap<u32, Kin>,
     scratch: Scratch,
 }
 
-/// What a Relation message meant to us.
+/// What a Relation message said, and what it means to us.
 #[derive(Debug)]
-enum Bound {
-    Outbox(Plan),
-    /// A table of the publication that no `[[outbox]]` names.
-    Stranger {
-        table: TableName,
-        columns: Vec<Announced>,
-    },
+struct Bound {
+    table: TableName,
+    columns: Vec<Announced>,
+    /// `None` is a table of the publication that no `[[outbox]]` names.
+    plan: Option<Plan>,
 }
 
-/// A column as it was announced: its name, and the OID of its type.
-type Announced = (String, u32);
+/// What the catalog says of a table.
+#[derive(Debug)]
+struct Kin {
+    outbox: usize,
+    columns: Vec<known::Column>,
+}
+
+/// A column as it was announced.
+#[derive(Debug)]
+struct Announced {
+    name: String,
+    type_oid: u32,
+    modifier: i32,
+}
 
 /// A row of a table that no outbox is configured for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,20 +87,24 @@ impl Outboxes {
         Outboxes { configured, position_header, relations, family, scratch: Scratch::default() }
     }
 
-    /// Which tables belong to which outbox, by OID. What was known stays: a partition that was
-    /// detached may still have rows in the log. Returns whether a row that was nobody's has a
-    /// home now.
-    pub fn know(&mut self, relations: &[(u32, usize)]) -> bool {
-        self.family.extend(relations.iter().copied());
+    /// What the catalog says of tables. What was known stays: a partition that was detached may
+    /// still have rows in the log. Returns whether a row that was nobody's has a home now.
+    pub fn know(&mut self, tables: &[Known]) -> bool {
         let mut news = false;
-        // A table is announced again only when it changes, so its rows would come in vain.
-        for (oid, bound) in &mut self.relations {
-            let found = self.family.get(oid).and_then(|index| self.configured.get(*index));
-            if let (Bound::Stranger { columns, .. }, Some(outbox)) = (&*bound, found) {
-                let index = self.family.get(oid).copied().unwrap_or_default();
-                let header = self.position_header.as_deref();
-                *bound = Bound::Outbox(Plan::new(index, outbox, columns, header));
-                news = true;
+        for table in tables {
+            let same = self.family.get(&table.oid).is_some_and(|kin| {
+                (kin.outbox, kin.columns.as_slice()) == (table.outbox, table.columns.as_slice())
+            });
+            if same {
+                continue;
+            }
+            let kin = Kin { outbox: table.outbox, columns: table.columns.clone() };
+            self.family.insert(table.oid, kin);
+            // A table is announced again only when it changes, so its rows would come in vain.
+            if let Some(bound) = self.relations.remove(&table.oid) {
+                let plan = self.plan(table.oid, &bound.table, &bound.columns);
+                news |= bound.plan.is_none() && plan.is_some();
+                self.relations.insert(table.oid, Bound { plan, ..bound });
             }
         }
         news
@@ -96,23 +115,35 @@ impl Outboxes {
         self.relations.clear();
     }
 
-    /// A table is announced, or looks different from here on. It is found by its name at the time
-    /// of its rows, or by what it is part of.
+    /// A table is announced, or looks different from here on.
     pub fn relation(&mut self, relation: &Relation<'_>) {
         let table = TableName { schema: relation.schema.into(), name: relation.table.into() };
-        let columns = relation.columns().map(|column| (column.name.to_owned(), column.type_oid));
+        let columns = relation.columns().map(|column| Announced {
+            name: column.name.to_owned(),
+            type_oid: column.type_oid,
+            modifier: column.modifier,
+        });
         let columns: Vec<Announced> = columns.collect();
-        let named = self.configured.iter().position(|outbox| outbox.table == table);
-        let index = named.or_else(|| self.family.get(&relation.oid).copied());
-        let found = index.and_then(|index| Some((index, self.configured.get(index)?)));
-        let bound = match found {
-            Some((index, outbox)) => {
-                let header = self.position_header.as_deref();
-                Bound::Outbox(Plan::new(index, outbox, &columns, header))
-            }
-            None => Bound::Stranger { table, columns },
-        };
-        self.relations.insert(relation.oid, bound);
+        let plan = self.plan(relation.oid, &table, &columns);
+        self.relations.insert(relation.oid, Bound { table, columns, plan });
+    }
+
+    /// What becomes of a table's rows. It is found by its name at the time of its rows, or by what
+    /// it is part of.
+    fn plan(&self, oid: u32, table: &TableName, columns: &[Announced]) -> Option<Plan> {
+        let kin = self.family.get(&oid);
+        let named = self.configured.iter().position(|outbox| outbox.table == *table);
+        let index = named.or(kin.map(|kin| kin.outbox))?;
+        let outbox = self.configured.get(index)?;
+        let known = kin.map_or(&[][..], |kin| &kin.columns);
+        Some(Planner::new(outbox, columns, known).plan(index, self.position_header.as_deref()))
+    }
+
+    /// What to do about a row of this relation that was changed, and the outbox's table.
+    pub fn on_update(&self, relation: u32) -> Option<(OnUpdate, &TableName)> {
+        let plan = self.relations.get(&relation)?.plan.as_ref()?;
+        let outbox = self.configured.get(plan.outbox)?;
+        Some((outbox.on_update, &outbox.table))
     }
 
     /// What to do with a row of this table that cannot be sent.
@@ -129,22 +160,14 @@ impl Outboxes {
         place: Place,
     ) -> Result<Result<Record<'a>, Poison>, Unmapped> {
         let Outboxes { configured, relations, scratch, .. } = self;
-        let plan = match relations.get(&relation) {
-            Some(Bound::Outbox(plan)) => plan,
-            Some(Bound::Stranger { table, .. }) => return Err(Unmapped::Stranger(table.clone())),
-            None => return Err(Unmapped::Unannounced(relation)),
-        };
-        let Some(outbox) = configured.get(plan.outbox) else {
-            return Err(Unmapped::Unannounced(relation));
-        };
-        let table = &outbox.table;
-        if tuple.len() != plan.columns {
-            let (table, values, columns) = (table.clone(), tuple.len(), plan.columns);
+        let (plan, Outbox { table, .. }) = found(configured, relations, relation)?;
+        if tuple.len() != plan.columns.len() {
+            let (table, values, columns) = (table.clone(), tuple.len(), plan.columns.len());
             return Err(Unmapped::Misfit { table, values, columns });
         }
         let filled = plan.fill(scratch, tuple, place);
         let row = scratch.row(tuple);
-        let id = plan.id.and_then(|id| row.get(id));
+        let id = plan.id.and_then(|id| plan::bytes_of(tuple, id));
         if let Err(reason) = filled {
             let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
             return Ok(Err(Poison { table: table.clone(), position: place.position, id, reason }));
@@ -162,6 +185,52 @@ impl Outboxes {
             again: false,
         }))
     }
+
+    /// What goes to the outbox's topic for rows that are no records, if it has one: the row's key,
+    /// payload and headers as far as they can be made, and what is wrong with it in more headers.
+    /// A payload that is too large may stay in the table.
+    pub fn letter<'a>(
+        &'a mut self,
+        relation: u32,
+        tuple: Tuple<'a>,
+        place: Place,
+        poison: &Poison,
+        with_payload: bool,
+    ) -> Option<Record<'a>> {
+        let Outboxes { configured, relations, scratch, .. } = self;
+        let (plan, outbox) = found(configured, relations, relation).ok()?;
+        let topic = match outbox.on_poison {
+            OnPoison::DeadLetter => outbox.dead_letter_topic.as_deref()?,
+            OnPoison::Halt | OnPoison::Skip => return None,
+        };
+        plan.fill_letter(scratch, tuple, place, poison);
+        let row = scratch.row(tuple);
+        let payload =
+            || plan.payload_of(row).or_else(|| plan::bytes_of(tuple, plan.payload_column));
+        Some(Record {
+            table: &outbox.table,
+            topic,
+            key: plan.key.and_then(|key| row.get(key)),
+            payload: with_payload.then(payload).flatten(),
+            headers: Headers { fields: &plan.letter_headers, row },
+            partition: None,
+            timestamp: scratch.timestamp,
+            id: plan.id.and_then(|id| plan::bytes_of(tuple, id)),
+            again: false,
+        })
+    }
+}
+
+/// The plan for rows of `relation`, and the outbox it is for.
+fn found<'a>(
+    configured: &'a [Outbox],
+    relations: &'a HashMap<u32, Bound>,
+    relation: u32,
+) -> Result<(&'a Plan, &'a Outbox), Unmapped> {
+    let bound = relations.get(&relation).ok_or(Unmapped::Unannounced(relation))?;
+    let stranger = || Unmapped::Stranger(bound.table.clone());
+    let plan = bound.plan.as_ref().ok_or_else(stranger)?;
+    Ok((plan, configured.get(plan.outbox).ok_or_else(stranger)?))
 }
 
 #[cfg(test)]

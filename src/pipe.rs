@@ -10,12 +10,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::OnUpdate;
 use crate::frontier::{Frontier, Reached, Ticket};
 use crate::lsn::{Lsn, Position};
 use crate::outbox::{Outboxes, Place, Unmapped};
 use crate::pg::Malformed;
 use crate::pg::copy::Copy;
+use crate::pg::known::Known;
 use crate::pg::output::{Change, Tuple};
+use crate::pg::table::TableName;
 use crate::position::Start;
 use crate::record::{Poison, Record};
 
@@ -44,8 +47,13 @@ pub enum Step {
     Taken,
     /// Done with it, and the server wants a status at once.
     ReplyWanted,
+    /// Done with it: a row of this relation was changed, which is no event, and somebody should
+    /// know.
+    Updated(u32),
     /// Nothing happened; offer the same message again when acks have made room.
     Full,
+    /// Done with it: a row that cannot be sent, which is in its topic for such rows.
+    DeadLettered(Poison),
     /// A row that cannot be sent. It has been neither sent nor stepped over.
     Stuck(Stuck),
 }
@@ -61,6 +69,17 @@ pub enum Stuck {
     Unmapped {
         /// Which.
         unmapped: Unmapped,
+        /// The transaction it stands in.
+        at: Lsn,
+    },
+    /// A row was changed, and the outbox has it that none is.
+    #[error(
+        "transaction {at}: a row of {table} was updated, which is no event; insert a row for each \
+         event, or set on_update of its [[outbox]] to \"warn\" or \"ignore\""
+    )]
+    Updated {
+        /// Of which table.
+        table: TableName,
         /// The transaction it stands in.
         at: Lsn,
     },
@@ -115,6 +134,14 @@ struct Suspects {
     together: usize,
 }
 
+/// A row that the broker does not take.
+#[derive(Clone, Debug)]
+struct Condemned {
+    reason: String,
+    /// Nor does it take the letter about it.
+    letter_too: bool,
+}
+
 /// From `CopyData` bodies to records.
 #[derive(Debug)]
 pub struct Pipe {
@@ -130,8 +157,8 @@ pub struct Pipe {
     furthest: Option<Position>,
     /// Rows that may be why the broker has refused a batch.
     suspects: Option<Suspects>,
-    /// Rows that it was, once that is known, and why. Each has cost a producer, so they are few.
-    condemned: BTreeMap<Position, String>,
+    /// Rows that it was, once that is known. Each has cost a producer, so they are few.
+    condemned: BTreeMap<Position, Condemned>,
     /// The highest LSN that came in.
     received: Lsn,
     epoch: u32,
@@ -166,10 +193,9 @@ impl Pipe {
         &self.outboxes
     }
 
-    /// Which tables belong to which outbox, by OID. Returns whether a row that was nobody's has a
-    /// home now.
-    pub fn know(&mut self, relations: &[(u32, usize)]) -> bool {
-        self.outboxes.know(relations)
+    /// What the catalog says of tables. Returns whether a row that was nobody's has a home now.
+    pub fn know(&mut self, tables: &[Known]) -> bool {
+        self.outboxes.know(tables)
     }
 
     /// The highest LSN received.
@@ -229,7 +255,9 @@ impl Pipe {
         self.condemned.retain(|row, _| row.commit >= confirmed);
         let before = self.suspects.map(|suspects| suspects.last);
         if self.frontier.records() == 1 && before.is_some_and(|before| last <= before) {
-            self.condemned.insert(last, reason.to_owned());
+            let condemned = Condemned { reason: reason.to_owned(), letter_too: false };
+            let entry = self.condemned.entry(last);
+            entry.and_modify(|it| it.letter_too = true).or_insert(condemned);
         }
         let together = (self.frontier.records() / 8).max(1);
         let last = before.map_or(last, |before| before.max(last));
@@ -288,6 +316,7 @@ impl Pipe {
             Change::Commit { commit, end } => self.commit(commit, end)?,
             Change::Relation(ref relation) => self.outboxes.relation(relation),
             Change::Insert { relation, row } => return self.insert(relation, row, sink),
+            Change::Update { relation } => return Ok(self.update(relation)),
             Change::Message { .. } | Change::Other(_) => {}
         }
         Ok(Step::Taken)
@@ -344,41 +373,75 @@ impl Pipe {
             let what = "a row came of a transaction from before what had been read";
             return Err(StreamError::OutOfOrder { what, at: commit });
         }
-        let again = self.furthest.is_some_and(|furthest| position <= furthest);
         let place = Place { position, committed_us, xid };
-        let record = match self.outboxes.record(relation, row, place) {
-            Ok(Ok(record)) => Record { again, ..record },
-            Ok(Err(poison)) => return Ok(Step::Stuck(Stuck::Poison(poison))),
-            Err(unmapped) => return Ok(Step::Stuck(Stuck::Unmapped { unmapped, at: commit })),
-        };
-        if let Some(reason) = self.condemned.get(&position) {
-            return Ok(Step::Stuck(Stuck::Poison(record.poison(position, reason.clone()))));
-        }
+        Ok(self.offer(relation, row, place, sink))
+    }
+
+    /// Hands the row over: as a record, or as a letter about one that it cannot be.
+    fn offer(&mut self, relation: u32, row: Tuple<'_>, place: Place, sink: &mut impl Sink) -> Step {
+        let Place { position, .. } = place;
+        let again = self.furthest.is_some_and(|furthest| position <= furthest);
         let suspects = self.suspects.filter(|suspects| position <= suspects.last);
-        let charge = record.charge();
-        let crowded = suspects.is_some_and(|it| self.frontier.records() >= it.together);
-        if crowded || !self.frontier.has_room(charge) {
-            return Ok(Step::Full);
+        let together = suspects.map(|suspects| suspects.together);
+        let condemned = self.condemned.get(&position);
+        let refused = |poison| Step::Stuck(Stuck::Poison(poison));
+        let poison = match self.outboxes.record(relation, row, place) {
+            Ok(Ok(record)) => {
+                let record = Record { again, ..record };
+                let handed_over = match condemned {
+                    None => hand_over(&mut self.frontier, together, &record, place, sink),
+                    Some(condemned) => Err(Refused::Unsendable(condemned.reason.clone())),
+                };
+                match handed_over {
+                    Ok(bytes) => return self.handed_over(position, bytes, Step::Taken),
+                    Err(Refused::Full) => return Step::Full,
+                    Err(Refused::Unsendable(reason)) => record.poison(position, reason),
+                }
+            }
+            Ok(Err(poison)) => poison,
+            Err(unmapped) => {
+                return Step::Stuck(Stuck::Unmapped { unmapped, at: position.commit });
+            }
+        };
+        if condemned.is_some_and(|condemned| condemned.letter_too) {
+            return refused(poison);
         }
-        let ticket = self.frontier.ticket(position, charge);
-        match sink.send(&record, ticket) {
-            Ok(()) => {}
-            Err(Refused::Full) => return Ok(Step::Full),
-            Err(Refused::Unsendable(reason)) => {
-                return Ok(Step::Stuck(Stuck::Poison(record.poison(position, reason))));
+        for with_payload in [true, false] {
+            let letter = self.outboxes.letter(relation, row, place, &poison, with_payload);
+            let Some(letter) = letter else { break };
+            let letter = Record { again, ..letter };
+            match hand_over(&mut self.frontier, together, &letter, place, sink) {
+                Ok(bytes) => return self.handed_over(position, bytes, Step::DeadLettered(poison)),
+                Err(Refused::Full) => return Step::Full,
+                // Without the payload, then.
+                Err(Refused::Unsendable(_)) => {}
             }
         }
-        let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
-        self.passed.bytes += size(record.key) + size(record.payload);
-        self.frontier.sent(position, committed_us, ticket);
-        if suspects.is_some() {
-            // What the broker has taken of them need not be sent again because of the next one.
-            self.frontier.cut();
-        }
+        refused(poison)
+    }
+
+    fn handed_over(&mut self, position: Position, bytes: u64, step: Step) -> Step {
+        self.passed.bytes += bytes;
         self.done = Some(position);
         self.furthest = self.furthest.max(self.done);
-        transaction.row += 1;
-        Ok(Step::Taken)
+        if let Some(transaction) = &mut self.transaction {
+            transaction.row += 1;
+        }
+        step
+    }
+
+    fn update(&self, relation: u32) -> Step {
+        let Some(transaction) = self.transaction else { return Step::Taken };
+        let Transaction { commit, row, .. } = transaction;
+        let next = Position { epoch: self.epoch, commit, row };
+        match self.outboxes.on_update(relation) {
+            _ if self.done.is_some_and(|done| next <= done) => Step::Taken,
+            None | Some((OnUpdate::Ignore, _)) => Step::Taken,
+            Some((OnUpdate::Warn, _)) => Step::Updated(relation),
+            Some((OnUpdate::Halt, table)) => {
+                Step::Stuck(Stuck::Updated { table: table.clone(), at: commit })
+            }
+        }
     }
 
     fn malformed(&self, malformed: Malformed) -> StreamError {
@@ -387,9 +450,39 @@ impl Pipe {
     }
 }
 
+/// Hands one record over, if there is room for it: among suspects, so many may be in flight
+/// together. Returns its bytes.
+fn hand_over(
+    frontier: &mut Frontier,
+    together: Option<usize>,
+    record: &Record<'_>,
+    place: Place,
+    sink: &mut impl Sink,
+) -> Result<u64, Refused> {
+    let Place { position, committed_us, .. } = place;
+    let charge = record.charge();
+    let crowded = together.is_some_and(|together| frontier.records() >= together);
+    if crowded || !frontier.has_room(charge) {
+        return Err(Refused::Full);
+    }
+    let ticket = frontier.ticket(position, charge);
+    sink.send(record, ticket)?;
+    frontier.sent(position, committed_us, ticket);
+    if together.is_some() {
+        // What the broker has taken of them need not be sent again because of the next one.
+        frontier.cut();
+    }
+    let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
+    Ok(size(record.key) + size(record.payload))
+}
+
 #[cfg(test)]
 #[path = "pipe_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pipe_letters_tests.rs"]
+mod letters_tests;
 
 #[cfg(test)]
 #[path = "pipe_steps_tests.rs"]

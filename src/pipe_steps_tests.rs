@@ -1,7 +1,7 @@
 //! The pipe step by step: what is an error, what holds it up, what is stepped over.
 
 use super::*;
-use crate::config::{OnPoison, Outbox};
+use crate::config::Outbox;
 use crate::frontier::Limits;
 use crate::pg::table::TableName;
 use crate::template::Template;
@@ -13,19 +13,9 @@ const POSTS: u32 = 2;
 const STRANGER: u32 = 3;
 
 fn outbox(name: &str) -> Outbox {
-    Outbox {
-        table: TableName { schema: "public".into(), name: name.into() },
-        id: Some("id".into()),
-        key: None,
-        payload: "id".into(),
-        tombstone_if_blank: false,
-        partition: None,
-        timestamp: None,
-        topic: Template::parse(&format!("{name}{{suffix}}")).unwrap(),
-        headers: Vec::new(),
-        on_poison: OnPoison::Halt,
-        dead_letter_topic: None,
-    }
+    let table = TableName { schema: "public".into(), name: name.into() };
+    let topic = Template::parse(&format!("{name}{{suffix}}")).unwrap();
+    Outbox { id: Some("id".into()), ..Outbox::bare(table, "id", topic) }
 }
 
 /// What Kafka was given, as `topic payload position`.
@@ -283,7 +273,7 @@ fn what_an_outbox_has_no_use_for_is_no_row() {
     scene.begin(0x100);
     scene.rows(ORDERS, &["a"]);
     let message = Bytes::tag(b'M').raw(&[1]).u64(9).text("prefix").u32(2).raw(b"hi").0;
-    for other in [b"U".as_slice(), b"D", b"T", b"O", b"Y", &message] {
+    for other in [b"U\0\0\0\x03".as_slice(), b"D", b"T", b"O", b"Y", &message] {
         scene.taken(&data(0, other));
     }
     scene.taken(b"s is newer than we are");

@@ -7,27 +7,20 @@
 //! be the very next row, under its own position.
 
 use super::*;
-use crate::config::{OnPoison, Outbox};
+use crate::config::Outbox;
 use crate::frontier::Limits;
 use crate::pg::table::TableName;
-use crate::template::Template;
+use crate::template::{Source, Template};
 use crate::testing::{Random, begin, commit, data, insert, keepalive, relation, seeds};
 
 const OID: u32 = 16_384;
 
 fn outboxes() -> Outboxes {
+    let table = TableName { schema: "public".into(), name: "outbox".into() };
     let outbox = Outbox {
-        table: TableName { schema: "public".into(), name: "outbox".into() },
         id: Some("id".into()),
-        key: Some(Template::column("key")),
-        payload: "payload".into(),
-        tombstone_if_blank: false,
-        partition: None,
-        timestamp: None,
-        topic: Template::parse("{topic}").unwrap(),
-        headers: Vec::new(),
-        on_poison: OnPoison::Halt,
-        dead_letter_topic: None,
+        key: Some(Source::Column("key".into())),
+        ..Outbox::bare(table, "payload", Template::parse("{topic}").unwrap())
     };
     Outboxes::new(vec![outbox], Some("position".into()))
 }
@@ -203,7 +196,9 @@ impl World {
                 assert!(self.broker.full || in_flight > 0, "full, and nothing in flight");
                 return;
             }
-            Step::Taken | Step::ReplyWanted => self.note(sent),
+            Step::Taken | Step::ReplyWanted | Step::Updated(_) | Step::DeadLettered(_) => {
+                self.note(sent);
+            }
             Step::Stuck(stuck) => {
                 self.check_stuck(&stuck);
                 assert_eq!(self.broker.records.len(), sent);

@@ -51,19 +51,41 @@ pub enum Timestamp {
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
     /// Their names, and where their values are.
-    pub fields: &'a [(String, Field)],
+    pub fields: &'a [Header],
     /// The row they are taken from.
     pub row: Row<'a>,
 }
 
+/// A header, and where its value is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// Where its value is.
+    pub value: Field,
+    /// Whether there is none where the value is NULL; otherwise there is one without a value.
+    pub omitted_if_null: bool,
+}
+
+impl Header {
+    /// A header that is always there.
+    pub fn new(name: &str, value: Field) -> Header {
+        Header { name: name.to_owned(), value, omitted_if_null: false }
+    }
+}
+
 impl<'a> Headers<'a> {
-    /// Each header; NULL gives a header without a value.
+    /// Each header.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         let row = self.row;
-        self.fields.iter().map(move |(name, field)| (name.as_str(), row.get(*field)))
+        self.fields.iter().filter_map(move |header| {
+            let value = row.get(header.value);
+            let omitted = header.omitted_if_null && value.is_none();
+            (!omitted).then_some((header.name.as_str(), value))
+        })
     }
 
-    /// How many there are.
+    /// How many there are at the most.
     pub fn len(&self) -> usize {
         self.fields.len()
     }

@@ -22,6 +22,7 @@ use crate::pipe::{Pipe, Step, Stuck};
 use crate::sensor::News;
 use crate::shutdown::Shutdown;
 use crate::stall::Stall;
+use crate::updates::Updates;
 
 /// The stream counts as dead when nothing came for so long although replies were asked for. The
 /// server answers between two messages, and while it decodes without sending anything at least
@@ -98,6 +99,7 @@ struct Turn {
     /// Why nothing comes although there is something to come.
     stall: Stall,
     stalled: Option<String>,
+    updates: Updates,
 }
 
 impl Relay<'_> {
@@ -116,6 +118,7 @@ impl Relay<'_> {
             leave_at: None,
             stall: Stall::default(),
             stalled: None,
+            updates: Updates::default(),
         };
         loop {
             // 1. What brokers say: of topics, and acks, which make room for rows and are news for
@@ -242,8 +245,8 @@ impl Relay<'_> {
         match news {
             News::ShuttingDown => turn.leave_at = Some(Instant::now() + LEAVE_GRACE),
             News::Unfit(error) => return Err(Error::Setup(error)),
-            News::Fit { relations, server, wait_event } => {
-                if self.pipe.know(&relations)
+            News::Fit { tables, server, wait_event } => {
+                if self.pipe.know(&tables)
                     && let Some((_, again)) = &mut turn.halted
                 {
                     *again = Instant::now();
@@ -300,6 +303,11 @@ impl Relay<'_> {
             match step {
                 Step::Taken => {}
                 Step::ReplyWanted => self.feedback.want_answer(),
+                Step::DeadLettered(poison) => {
+                    tracing::warn!("sent to the dead-letter topic: {poison}");
+                    self.metrics.poisoned("dead_letter");
+                }
+                Step::Updated(relation) => self.warn_of_update(turn, relation),
                 Step::Full => {
                     self.metrics.queue_full();
                     turn.blocked = true;
@@ -326,7 +334,16 @@ impl Relay<'_> {
             Stuck::Poison(poison) => {
                 self.pipe.outboxes().on_poison(&poison.table) == OnPoison::Skip
             }
-            Stuck::Unmapped { .. } => false,
+            Stuck::Unmapped { .. } | Stuck::Updated { .. } => false,
+        }
+    }
+
+    /// Says that rows were updated, but not of each.
+    fn warn_of_update(&self, turn: &mut Turn, relation: u32) {
+        if let Some(updates) = turn.updates.note(Instant::now())
+            && let Some((_, table)) = self.pipe.outboxes().on_update(relation)
+        {
+            tracing::warn!(updates, "rows of {table} are updated: no event is sent for that");
         }
     }
 

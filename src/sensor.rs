@@ -12,6 +12,7 @@ use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pg::admin::{Seen, SetupError};
 use crate::pg::conninfo::Conninfo;
+use crate::pg::known::Known;
 use crate::pg::setup::Setup;
 use crate::pg::socket::Endpoint;
 use crate::pg::sql::connect_sql;
@@ -31,8 +32,8 @@ pub enum News {
     Unfit(SetupError),
     /// All is as it must be.
     Fit {
-        /// Which tables belong to which outbox, by OID.
-        relations: Vec<(u32, usize)>,
+        /// The outbox tables and their parts.
+        tables: Vec<Known>,
         /// Where the server writes.
         server: Lsn,
         /// What the walsender waits for.
@@ -113,7 +114,7 @@ impl Sensor {
     }
 
     async fn look(&self, client: &Client) -> Result<News, SetupError> {
-        let Seen { slot, relations, doubts, .. } = self.setup.check(client).await?;
+        let Seen { slot, tables, doubts, .. } = self.setup.check(client).await?;
         self.doubts.note(&doubts);
         let (mut server, mut wait_event) = (Lsn::ZERO, None);
         if let Some(slot) = slot {
@@ -121,7 +122,7 @@ impl Sensor {
             server = slot.server;
             wait_event = slot.reader.and_then(|reader| reader.wait_event);
         }
-        Ok(News::Fit { relations, server, wait_event })
+        Ok(News::Fit { tables, server, wait_event })
     }
 
     /// Until the next look, or until the connection is gone.

@@ -211,7 +211,7 @@ impl Supervisor {
         };
         let mut opening = open(&self.conninfo, &self.setup, &self.past.before, waits).await?;
         self.doubts.note(&opening.seen.doubts);
-        self.pipe.know(&opening.seen.relations);
+        self.pipe.know(&opening.seen.tables);
         if self.past.before.system.is_none() {
             self.find_start(&mut opening).await?;
         }

@@ -8,10 +8,13 @@ const TOPIC_BYTES_MAX: usize = 249;
 /// Postgres cuts longer identifiers (`NAMEDATALEN - 1`), so nothing has such a name.
 pub const IDENTIFIER_BYTES_MAX: usize = 63;
 
+/// The headers that a trace may become: W3C Trace Context, and W3C Baggage.
+pub const SPAN_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+
 /// Text with columns of the outbox row in braces, and what is known of the row beside them.
 ///
 /// `{{` and `}}` stand for one brace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
 }
@@ -75,26 +78,6 @@ impl Template {
         Ok(template)
     }
 
-    /// A column alone.
-    pub fn column(name: &str) -> Template {
-        Template { parts: vec![Part::Column(name.to_owned())] }
-    }
-
-    /// Text that is the same for every row.
-    pub fn fixed(text: &str) -> Template {
-        let part = (!text.is_empty()).then(|| Part::Literal(text.to_owned()));
-        Template { parts: part.into_iter().collect() }
-    }
-
-    /// The text, if it is the same for every row.
-    pub fn literal(&self) -> Option<String> {
-        match self.parts.as_slice() {
-            [] => Some(String::new()),
-            [Part::Literal(text)] => Some(text.clone()),
-            _ => None,
-        }
-    }
-
     /// The pieces, in order; never two literals in a row.
     pub fn parts(&self) -> &[Part] {
         &self.parts
@@ -106,6 +89,44 @@ impl Template {
             Part::Literal(_) | Part::Fact(_) => None,
             Part::Column(column) => Some(column.as_str()),
         })
+    }
+}
+
+/// What a key or a header is filled from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A column, with its type.
+    Column(String),
+    /// Text made of columns, as Postgres prints them.
+    Template(Template),
+}
+
+impl Source {
+    /// Reads a column's name, or a template if there are braces in it.
+    pub fn parse(text: &str) -> Result<Source, String> {
+        if text.contains(['{', '}']) {
+            return Template::parse(text).map(Source::Template);
+        }
+        check_identifier(text).map(|()| Source::Column(text.to_owned()))
+    }
+
+    /// The columns it needs, in order, as often as they occur.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        let (column, template) = match self {
+            Source::Column(column) => (Some(column.as_str()), None),
+            Source::Template(template) => (None, Some(template.columns())),
+        };
+        column.into_iter().chain(template.into_iter().flatten())
+    }
+}
+
+/// The text that [`Source::parse`] was given.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Column(column) => f.write_str(column),
+            Source::Template(template) => template.fmt(f),
+        }
     }
 }
 

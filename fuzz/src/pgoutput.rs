@@ -53,6 +53,7 @@ enum Plain {
     Relation { oid: u32, schema: String, table: String, columns: Vec<(String, u32)> },
     Insert { relation: u32, row: Vec<Option<Vec<u8>>> },
     Message { transactional: bool, prefix: String, content: Vec<u8> },
+    Update { relation: u32 },
     Other(String),
 }
 
@@ -83,6 +84,7 @@ fn plain(change: &Change<'_>) -> Plain {
             assert_eq!(row.get(values.len()), None);
             Plain::Insert { relation, row: values }
         }
+        Change::Update { relation } => Plain::Update { relation },
         Change::Message { transactional, prefix, content } => {
             let (prefix, content) = (prefix.to_owned(), content.to_vec());
             Plain::Message { transactional, prefix, content }
@@ -104,6 +106,7 @@ fn encode(plain: &Plain) -> Option<Vec<u8>> {
             let row: Vec<_> = row.iter().map(Option::as_deref).collect();
             insert(*relation, &row)
         }
+        Plain::Update { relation } => Bytes::tag(b'U').u32(*relation).0,
         Plain::Message { transactional, prefix, content } => {
             let len = u32::try_from(content.len()).unwrap();
             let head = Bytes::tag(b'M').raw(&[u8::from(*transactional)]).u64(0);

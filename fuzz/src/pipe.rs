@@ -11,11 +11,12 @@ use walrelay::config::{OnPoison, Outbox};
 use walrelay::frontier::{Frontier, Limits, Ticket};
 use walrelay::lsn::{Lsn, Position};
 use walrelay::outbox::Outboxes;
+use walrelay::pg::known::Known;
 use walrelay::pg::table::TableName;
 use walrelay::pipe::{Pipe, Refused, Sink, Step};
 use walrelay::position::Start;
 use walrelay::record::Record;
-use walrelay::template::Template;
+use walrelay::template::{Source, Template};
 
 use super::input::Input;
 use super::testing::{Bytes, begin, commit, data as xlog_data, insert, keepalive, relation};
@@ -35,26 +36,17 @@ pub fn pipe(data: &[u8]) {
 fn outboxes() -> Outboxes {
     let name = |name: &str| TableName { schema: "public".into(), name: name.into() };
     let text = |text: &str| Some(text.to_owned());
+    let column = |name: &str| Source::Column(name.to_owned());
     let orders = Outbox {
-        table: name("orders"),
         id: text("id"),
-        key: Some(Template::column("key")),
-        payload: "payload".into(),
-        tombstone_if_blank: false,
-        partition: None,
-        timestamp: None,
-        topic: Template::parse("o.{topic}").unwrap(),
-        headers: vec![("kind".into(), Template::column("topic"))],
+        key: Some(column("key")),
+        headers: vec![("kind".into(), column("topic"))],
         on_poison: OnPoison::Skip,
-        dead_letter_topic: None,
+        ..Outbox::bare(name("orders"), "payload", Template::parse("o.{topic}").unwrap())
     };
     let files = Outbox {
-        table: name("files"),
-        id: None,
-        key: None,
-        topic: Template::parse("files").unwrap(),
-        headers: Vec::new(),
-        ..orders.clone()
+        on_poison: OnPoison::Skip,
+        ..Outbox::bare(name("files"), "payload", Template::parse("files").unwrap())
     };
     Outboxes::new(vec![orders, files], Some("position".into()))
 }
@@ -173,7 +165,8 @@ impl World {
             }
             26 => self.pipe.pardon(),
             27 => {
-                self.pipe.know(&[(input.below(6).try_into().unwrap(), input.below(3))]);
+                let (oid, outbox) = (input.below(6).try_into().unwrap(), input.below(3));
+                self.pipe.know(&[Known { oid, outbox, columns: Vec::new() }]);
             }
             28 => self.announce(input),
             29 => self.offer_again(input),
@@ -256,7 +249,9 @@ impl World {
         let step = self.pipe.take(body, &mut self.kafka);
         let moved = before != (self.pipe.progress(), self.kafka.sent);
         match step {
-            Ok(Step::Taken | Step::ReplyWanted) => self.note(body),
+            Ok(Step::Taken | Step::ReplyWanted | Step::Updated(_) | Step::DeadLettered(_)) => {
+                self.note(body);
+            }
             Ok(Step::Full) => {
                 let refused = self.kafka.refusal == Some(Refused::Full);
                 assert!(refused || !self.kafka.flying.is_empty(), "nothing will make room");

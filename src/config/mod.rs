@@ -19,14 +19,14 @@ use std::path::Path;
 use std::time::Duration;
 use std::{env, fmt, fs};
 
-pub use outbox::{OnPoison, Outbox};
+pub use outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox};
 pub use reader::{Mistake, Mistakes};
 pub use secret::Secret;
 
 use self::layers::File;
 use crate::pg::conninfo::Conninfo;
 use crate::pg::setup::{Mapped, Setup};
-use crate::template::Template;
+use crate::template::Source;
 
 /// The file that is read when none is named; it need not exist.
 pub const DEFAULT_PATH: &str = "walrelay.toml";
@@ -185,19 +185,30 @@ impl Config {
 impl Outbox {
     /// The table and the columns that are taken from it.
     fn mapped(&self) -> Mapped {
-        let Outbox { table, id, key, payload, topic, partition, timestamp, headers, .. } = self;
         let named = |key: &'static str, column: &str| (key, column.to_owned());
-        let id = id.iter().map(|column| named("id", column));
-        let key = key.iter().flat_map(Template::columns).map(|column| named("key", column));
-        let payload = [named("payload", payload)];
-        let topic = topic.columns().map(|column| named("topic", column));
-        let partition = partition.iter().map(|column| named("partition", column));
-        let timestamp = timestamp.iter().map(|column| named("timestamp", column));
-        let headers = headers.iter().flat_map(|(_, template)| template.columns());
-        let headers = headers.map(|column| named("headers", column));
-        let columns = id.chain(key).chain(payload).chain(topic);
-        let columns = columns.chain(partition).chain(timestamp).chain(headers).collect();
-        Mapped { table: table.clone(), columns }
+        let one = |key, column: &Option<String>| column.as_ref().map(|column| named(key, column));
+        let mut columns: Vec<_> = one("id", &self.id).into_iter().collect();
+        let key = self.key.iter().flat_map(Source::columns);
+        columns.extend(key.map(|column| named("key", column)));
+        columns.push(named("payload", &self.payload));
+        columns.extend(self.topic.columns().map(|column| named("topic", column)));
+        columns.extend(one("timestamp", &self.timestamp));
+        if !self.envelope.members.is_empty() && self.payload_format == Format::JsonWithSchema {
+            let schema_name = self.envelope.schema_name.columns();
+            columns.extend(schema_name.map(|column| named("schema_name", column)));
+            columns.extend(one("schema_version", &self.envelope.schema_version));
+        }
+        let mut optional: Vec<_> = one("partition", &self.partition).into_iter().collect();
+        let headers = self.headers.iter().flat_map(|(_, source)| source.columns());
+        optional.extend(headers.map(|column| named("headers", column)));
+        let members = self.envelope.members.iter();
+        optional.extend(members.map(|(_, column)| named("envelope", column)));
+        optional.extend(one("span_context", &self.span_context));
+        match self.missing_columns {
+            MissingColumns::Error => columns.append(&mut optional),
+            MissingColumns::Ignore => {}
+        }
+        Mapped { table: self.table.clone(), columns, optional }
     }
 }
 

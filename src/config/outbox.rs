@@ -1,34 +1,126 @@
 //! What an `[[outbox]]` says, which the core works by.
 
 use crate::pg::table::TableName;
-use crate::template::Template;
+use crate::rewrite::Rewrite;
+use crate::template::{Source, Template};
 
 /// `[[outbox]]`: a table, and how a row of it becomes a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outbox {
     /// The table.
     pub table: TableName,
     /// The column that becomes the header `id`.
     pub id: Option<String>,
     /// The key; records without one have no order among each other.
-    pub key: Option<Template>,
+    pub key: Option<Source>,
+    /// How the key is written.
+    pub key_format: Format,
     /// The column that becomes the value.
     pub payload: String,
+    /// How the payload is written.
+    pub payload_format: Format,
     /// Whether an empty payload is no payload: a tombstone.
     pub tombstone_if_blank: bool,
+    /// What goes into the value beside the payload.
+    pub envelope: Envelope,
     /// The topic.
     pub topic: Template,
+    /// What becomes of the topic's name.
+    pub topic_rewrite: Option<Rewrite>,
     /// The column with the number of the partition; where it is NULL, the key decides.
     pub partition: Option<String>,
     /// The column with the record's time; without, or where it is NULL, it is that of the commit.
     pub timestamp: Option<String>,
-    /// Header names and what fills them: those from columns in the order of their names, and
-    /// behind them those that are always the same.
-    pub headers: Vec<(String, Template)>,
+    /// The column with the application's trace, as text of `java.util.Properties`.
+    pub span_context: Option<String>,
+    /// Header names and what fills them, in order.
+    pub headers: Vec<(String, Source)>,
+    /// How headers that are filled from the row are written.
+    pub header_format: Format,
+    /// Headers that are always the same.
+    pub static_headers: Vec<(String, String)>,
+    /// What to do about columns of headers, envelope and partition that the table lacks.
+    pub missing_columns: MissingColumns,
+    /// What to do about a row that is changed.
+    pub on_update: OnUpdate,
     /// What to do about a row that cannot become a record.
     pub on_poison: OnPoison,
     /// Where rows go that cannot become a record.
     pub dead_letter_topic: Option<String>,
+}
+
+impl Outbox {
+    /// One whose records have a payload, and nothing else.
+    pub fn bare(table: TableName, payload: &str, topic: Template) -> Outbox {
+        Outbox {
+            table,
+            id: None,
+            key: None,
+            key_format: Format::String,
+            payload: payload.to_owned(),
+            payload_format: Format::String,
+            tombstone_if_blank: false,
+            envelope: Envelope {
+                members: Vec::new(),
+                schema_name: Template::default(),
+                schema_version: None,
+            },
+            topic,
+            topic_rewrite: None,
+            partition: None,
+            timestamp: None,
+            span_context: None,
+            headers: Vec::new(),
+            header_format: Format::String,
+            static_headers: Vec::new(),
+            missing_columns: MissingColumns::Error,
+            on_update: OnUpdate::Warn,
+            on_poison: OnPoison::Halt,
+            dead_letter_topic: None,
+        }
+    }
+}
+
+/// A value with more than the payload: `{"payload": …, "type": …}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// Each further member and its column, in order; without any, the payload is the value.
+    pub members: Vec<(String, String)>,
+    /// What its schema is called, where the value bears one.
+    pub schema_name: Template,
+    /// The column with the schema's version.
+    pub schema_version: Option<String>,
+}
+
+/// How a value is written: what the converters of Kafka Connect are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Its text.
+    String,
+    /// As JSON.
+    Json,
+    /// As JSON, with what it is beside it: `{"schema": …, "payload": …}`.
+    JsonWithSchema,
+}
+
+/// `missing_columns`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingColumns {
+    /// Without them there is no record.
+    Error,
+    /// The record does without them.
+    Ignore,
+}
+
+/// `on_update`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUpdate {
+    /// Nothing.
+    Ignore,
+    /// Say it in the log, and go on.
+    Warn,
+    /// Stay at it.
+    Halt,
 }
 
 /// `on_poison`
@@ -36,6 +128,8 @@ pub struct Outbox {
 pub enum OnPoison {
     /// Stay at the row, say what is wrong with it, and try again.
     Halt,
+    /// Send it to another topic with what is wrong, count it, log it, go on.
+    DeadLetter,
     /// Count it, log it, go on.
     Skip,
 }

@@ -4,10 +4,12 @@ use std::fmt::{Display, Write};
 
 use super::properties::masked;
 use super::secret::mask_url;
-use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS, ON_POISON};
+use super::sections::outbox::{FORMATS, MISSING_COLUMNS, ON_POISON, ON_UPDATE};
+use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS};
 use super::value::{bytes, spelled};
 use super::{Config, Outbox, PasswordFrom};
-use crate::template::{Part, Template};
+use crate::rewrite::Rewrite;
+use crate::template::Source;
 
 impl Config {
     /// Every key with the value in effect, secrets masked.
@@ -70,35 +72,32 @@ impl Config {
 
 impl Outbox {
     fn print(&self, toml: &mut Toml) {
-        let (fixed, filled): (Vec<_>, Vec<_>) =
-            self.headers.iter().partition(|(_, template)| template.literal().is_some());
-        let table = |pairs: Vec<String>| format!("{{ {} }}", pairs.join(", "));
-        let pair = |name: &str, text: &str| format!("{} = {}", quoted(name), quoted(text));
-        let filled = filled.into_iter().map(|(name, it)| pair(name, &source(it))).collect();
-        let fixed = fixed.into_iter();
-        let fixed = fixed.map(|(name, it)| pair(name, &it.literal().unwrap_or_default()));
-        let fixed = fixed.collect();
+        let headers = self.headers.iter().map(|(name, source)| (name, source.to_string()));
         toml.header("[[outbox]]");
         toml.text("table", &self.table.to_string());
         toml.option("id", self.id.as_ref());
-        toml.option("key", self.key.as_ref().map(source).as_ref());
+        toml.option("key", self.key.as_ref().map(Source::to_string).as_ref());
+        toml.text("key_format", spelled(FORMATS, &self.key_format));
         toml.text("payload", &self.payload);
+        toml.text("payload_format", spelled(FORMATS, &self.payload_format));
         toml.key("tombstone_if_blank", self.tombstone_if_blank);
+        toml.pairs("envelope", self.envelope.members.iter().cloned());
+        toml.text("schema_name", &self.envelope.schema_name.to_string());
+        toml.option("schema_version", self.envelope.schema_version.as_ref());
         toml.text("topic", &self.topic.to_string());
+        let rewrite = self.topic_rewrite.as_ref();
+        toml.text("topic_regex", rewrite.map_or("", Rewrite::regex));
+        toml.text("topic_replacement", rewrite.map_or("", Rewrite::replacement));
         toml.option("partition", self.partition.as_ref());
         toml.option("timestamp", self.timestamp.as_ref());
-        toml.key("headers", table(filled));
-        toml.key("static_headers", table(fixed));
+        toml.option("span_context", self.span_context.as_ref());
+        toml.pairs("headers", headers.map(|(name, text)| (name.clone(), text)));
+        toml.text("header_format", spelled(FORMATS, &self.header_format));
+        toml.pairs("static_headers", self.static_headers.iter().cloned());
+        toml.text("missing_columns", spelled(MISSING_COLUMNS, &self.missing_columns));
+        toml.text("on_update", spelled(ON_UPDATE, &self.on_update));
         toml.text("on_poison", spelled(ON_POISON, &self.on_poison));
         toml.option("dead_letter_topic", self.dead_letter_topic.as_ref());
-    }
-}
-
-/// A column's name, or a template with braces.
-fn source(template: &Template) -> String {
-    match template.parts() {
-        [Part::Column(name)] if !name.contains(['{', '}']) => name.clone(),
-        _ => template.to_string(),
     }
 }
 
@@ -123,6 +122,13 @@ impl Toml {
     /// `""` stands for nothing.
     fn option(&mut self, name: &str, value: Option<&String>) {
         self.text(name, value.map_or("", String::as_str));
+    }
+
+    fn pairs(&mut self, name: &str, pairs: impl Iterator<Item = (String, String)>) {
+        let pairs = pairs.map(|(name, text)| format!("{} = {}", quoted(&name), quoted(&text)));
+        let pairs = pairs.collect::<Vec<_>>().join(", ");
+        let pairs = if pairs.is_empty() { "{}".to_owned() } else { format!("{{ {pairs} }}") };
+        self.key(name, pairs);
     }
 
     fn line(&mut self, line: impl Display) {

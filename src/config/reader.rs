@@ -170,16 +170,16 @@ impl<'w> Reader<'w> {
         self.checked(path, &value, parse)
     }
 
-    /// Takes a table of free names, each with a text made of its name and value.
+    /// Takes a table of free names, in the order in which it gives them, each with what is made of
+    /// its name and value.
     pub(super) fn pairs<T>(
         &mut self,
         name: &str,
         parse: impl Fn(&str, &Value) -> Result<T, String>,
-    ) -> Option<BTreeMap<String, T>> {
+    ) -> Option<Vec<(String, T)>> {
         let path = join(&self.path, name);
         let table = self.read(name, table)?;
-        let sorted: BTreeMap<String, Value> = table.into_iter().collect();
-        let read = sorted.into_iter().map(|(name, value)| {
+        let read = table.into_iter().map(|(name, value)| {
             let read = self.checked(join(&path, &name), &value, |value| parse(&name, value));
             Some((name, read?))
         });
@@ -238,7 +238,7 @@ impl<'w> Reader<'w> {
 
     fn take(&mut self, name: &str) -> Option<Value> {
         self.walk.known.push(Key { table: self.path.clone(), name: name.to_owned() });
-        self.table.remove(name)
+        self.table.swap_remove(name)
     }
 
     fn checked<T>(

@@ -1,5 +1,7 @@
 //! The keys of the configuration, section by section: their defaults and their rules.
 
+pub(super) mod outbox;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::RangeInclusive;
@@ -13,15 +15,13 @@ use super::properties::property;
 use super::reader::{Mistake, Mistakes, Reader, Walk};
 use super::value::{
     Words, address, brokers, check_header, check_slot, checked, duration, flag, optional, size,
-    table_name, text, whole, word,
+    text, whole, word,
 };
 use super::{
-    Config, Delivery, Guarantee, Http, Kafka, Log, LogFormat, OnPoison, Outbox, PasswordFrom,
-    Postgres, Secret,
+    Config, Delivery, Guarantee, Http, Kafka, Log, LogFormat, PasswordFrom, Postgres, Secret,
 };
 use crate::pg::conninfo::Conninfo;
-use crate::pg::table::TableName;
-use crate::template::{Template, check_identifier, check_topic};
+use crate::template::{check_identifier, check_topic};
 
 /// What a key means that neither file nor environment gives. `postgres.url` and `kafka.brokers`
 /// have no default.
@@ -57,22 +57,6 @@ format = "text"
 level = "info"
 "#;
 
-/// What a key of an `[[outbox]]` means that the entry does not give.
-const OUTBOX_DEFAULTS: &str = r#"
-table = "public.outbox"
-id = "id"
-key = "aggregateid"
-payload = "payload"
-tombstone_if_blank = false
-topic = "outbox.event.{aggregatetype}"
-partition = ""
-timestamp = ""
-headers = { eventType = "type" }
-static_headers = {}
-on_poison = "halt"
-dead_letter_topic = ""
-"#;
-
 /// The upper end stays below a third of the `wal_sender_timeout` of our session, 30 s, so that
 /// Postgres never takes a relay for dead that is only busy.
 const STATUS_INTERVAL: RangeInclusive<Duration> =
@@ -84,8 +68,6 @@ const MAX_IN_FLIGHT_BYTES: RangeInclusive<ByteSize> = ByteSize::mib(1)..=ByteSiz
 
 pub(super) const GUARANTEES: &Words<Guarantee> =
     &[("at_least_once", Some(Guarantee::AtLeastOnce)), ("exactly_once", None)];
-pub(super) const ON_POISON: &Words<OnPoison> =
-    &[("halt", Some(OnPoison::Halt)), ("dead_letter", None), ("skip", Some(OnPoison::Skip))];
 pub(super) const LOG_FORMATS: &Words<LogFormat> =
     &[("text", Some(LogFormat::Text)), ("json", Some(LogFormat::Json))];
 pub(super) const LOG_LEVELS: &Words<tracing::Level> = &[
@@ -96,15 +78,12 @@ pub(super) const LOG_LEVELS: &Words<tracing::Level> = &[
     ("trace", Some(tracing::Level::TRACE)),
 ];
 
-/// The header that `id` of an outbox becomes.
-const ID_HEADER: &str = "id";
-
 type Environment = BTreeMap<String, String>;
 
 /// Merges the layers and reads all sections.
 pub(super) fn read(file: File<'_>, env: &Environment) -> Result<Config, Mistakes> {
     let defaults = Layer::of_toml(File { name: "defaults", text: DEFAULTS })?;
-    let outbox_defaults = Layer::of_toml(File { name: "defaults", text: OUTBOX_DEFAULTS })?;
+    let outbox_defaults = Layer::of_toml(File { name: "defaults", text: outbox::DEFAULTS })?;
     let tree = layers::merge(defaults, Layer::of_toml(file)?, env)
         .map_err(|error| vec![Mistake::new(file.name, error.to_string(), None)])?;
     let mut walk = Walk::default();
@@ -129,7 +108,7 @@ fn sections(
     let position_header = delivery.as_ref().and_then(|d| d.position_header.as_deref());
     let mut tables = BTreeMap::new();
     let outboxes = root.sections("outbox", outbox_defaults, |index, section| {
-        outbox(index, section, position_header, &mut tables)
+        outbox::read(index, section, position_header, &mut tables)
     });
     root.finish();
     Some(Config {
@@ -184,7 +163,7 @@ fn kafka(mut section: Reader<'_>) -> Option<Kafka> {
     let brokers = section.read("brokers", brokers);
     let properties = section.pairs("properties", property);
     section.finish();
-    Some(Kafka { brokers: brokers?, properties: properties? })
+    Some(Kafka { brokers: brokers?, properties: properties?.into_iter().collect() })
 }
 
 fn delivery(mut section: Reader<'_>) -> Option<Delivery> {
@@ -216,79 +195,6 @@ fn log(mut section: Reader<'_>) -> Option<Log> {
     let level = section.read("level", word(LOG_LEVELS));
     section.finish();
     Some(Log { format: format?, level: level? })
-}
-
-fn outbox(
-    index: usize,
-    mut section: Reader<'_>,
-    position_header: Option<&str>,
-    tables: &mut BTreeMap<TableName, usize>,
-) -> Option<Outbox> {
-    let table = section.read("table", |value| {
-        let table = table_name(value)?;
-        let first = *tables.entry(table.clone()).or_insert(index);
-        if first == index { Ok(table) } else { Err(format!("outbox[{first}] has {table} already")) }
-    });
-    let id = section.read("id", optional(check_identifier));
-    let key = section.read("key", |value| match text(value)? {
-        "" => Ok(None),
-        text => source(text).map(Some),
-    });
-    let payload = section.read("payload", checked(check_identifier));
-    let tombstone_if_blank = section.read("tombstone_if_blank", flag);
-    let topic = section.read("topic", |value| Template::topic(text(value)?));
-    let partition = section.read("partition", optional(check_identifier));
-    let timestamp = section.read("timestamp", optional(check_identifier));
-    let id_header = matches!(id, Some(Some(_))).then_some(ID_HEADER);
-    let check_name = |name: &str| {
-        check_header(name)?;
-        if Some(name) == id_header {
-            return Err("the column of the key \"id\" has this header already".to_owned());
-        }
-        if Some(name) == position_header {
-            return Err("delivery.position_header has this header already".to_owned());
-        }
-        Ok(())
-    };
-    let headers = section.pairs("headers", |name, value| {
-        check_name(name)?;
-        source(text(value)?)
-    });
-    let taken: Vec<String> = headers.iter().flatten().map(|(name, _)| name.clone()).collect();
-    let fixed = section.pairs("static_headers", |name, value| {
-        check_name(name)?;
-        if taken.iter().any(|it| it == name) {
-            return Err("the key \"headers\" has this header already".to_owned());
-        }
-        Ok(Template::fixed(text(value)?))
-    });
-    if id_header.is_some() && id_header == position_header {
-        section.mistake("id", "delivery.position_header has the header \"id\" already");
-    }
-    let on_poison = section.read("on_poison", word(ON_POISON));
-    let dead_letter_topic = section.read("dead_letter_topic", optional(check_topic));
-    section.finish();
-    Some(Outbox {
-        table: table?,
-        id: id?,
-        key: key?,
-        payload: payload?,
-        tombstone_if_blank: tombstone_if_blank?,
-        topic: topic?,
-        partition: partition?,
-        timestamp: timestamp?,
-        headers: headers?.into_iter().chain(fixed?).collect(),
-        on_poison: on_poison?,
-        dead_letter_topic: dead_letter_topic?,
-    })
-}
-
-/// A column by its name, or a template with columns in braces.
-fn source(text: &str) -> Result<Template, String> {
-    if text.contains(['{', '}']) {
-        return Template::parse(text);
-    }
-    check_identifier(text).map(|()| Template::column(text))
 }
 
 fn url(value: &Value) -> Result<(Secret, Conninfo), String> {

@@ -67,7 +67,10 @@ pub async fn create(settings: &ClientConfig, topic: &str) -> Result<bool, Positi
     let admin: AdminClient<DefaultClientContext> =
         settings.create().map_err(|error: KafkaError| failed(error.to_string()))?;
     // The cluster knows best how many replicas a topic should have.
-    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1)).set("cleanup.policy", "compact");
+    // The brokers' own time: they would refuse a record whose time is ahead, and our clock may be.
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1))
+        .set("cleanup.policy", "compact")
+        .set("message.timestamp.type", "LogAppendTime");
     let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
     let results = admin.create_topics([&new], &options.request_timeout(Some(ANSWER_MAX))).await;
     dismiss(admin);

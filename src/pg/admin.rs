@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::before::Changed;
-use super::facts::Facts;
+use super::facts::{Facts, Table};
+use super::known::Known;
 use super::preconditions::checks;
 use super::setup::Setup;
 use super::slot::Slot;
@@ -60,8 +61,8 @@ pub enum SetupError {
 pub struct Seen {
     /// The slot; before the first start there is none.
     pub slot: Option<Slot>,
-    /// What rows are known by in the stream, and the index of their outbox.
-    pub relations: Vec<(u32, usize)>,
+    /// The outbox tables and their parts.
+    pub tables: Vec<Known>,
     /// What somebody should know.
     pub doubts: Vec<Problem>,
     /// OID of the database.
@@ -138,15 +139,15 @@ impl Seen {
             Verdict::Passed(_) | Verdict::Failed(_) => None,
         });
         // A table that is named itself belongs to its own outbox, whatever it is a part of.
-        let mut tables: Vec<_> = facts.tables.iter().collect();
+        let mut tables = facts.tables;
         tables.sort_by_key(|table| !table.named);
-        let mut relations: Vec<(u32, usize)> = Vec::new();
-        for table in tables {
-            if !relations.iter().any(|(oid, _)| *oid == table.oid) {
-                relations.push((table.oid, table.outbox));
+        let mut known: Vec<Known> = Vec::new();
+        for Table { oid, outbox, columns, .. } in tables {
+            if !known.iter().any(|known| known.oid == oid) {
+                known.push(Known { oid, outbox, columns });
             }
         }
         let database = facts.server.database_oid;
-        Seen { slot: facts.slot, relations, doubts: doubts.collect(), database }
+        Seen { slot: facts.slot, tables: known, doubts: doubts.collect(), database }
     }
 }

@@ -57,8 +57,8 @@ impl SessionOptions {
         format!(
             "-c wal_sender_timeout={}ms -c datestyle=ISO -c intervalstyle=postgres \
              -c timezone=UTC -c extra_float_digits=3 -c bytea_output=hex \
-             -c client_min_messages=warning -c statement_timeout=0 -c lock_timeout=0 \
-             -c idle_in_transaction_session_timeout=0",
+             -c lc_monetary=C -c client_min_messages=warning -c statement_timeout=0 \
+             -c lock_timeout=0 -c idle_in_transaction_session_timeout=0",
             self.wal_sender_timeout.as_millis()
         )
     }
@@ -357,7 +357,8 @@ mod tests {
         assert_eq!(connection.backend_pid(), 12_345);
         assert_eq!(connection.endpoint().to_string(), format!("127.0.0.1:{port}"));
         drop(connection);
-        let heard = String::from_utf8(heard.await.unwrap()).unwrap();
+        let heard = heard.await.unwrap();
+        let heard = String::from_utf8_lossy(&heard);
         for part in [
             "user\0u\0",
             "database\0app\0",

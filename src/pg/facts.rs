@@ -3,6 +3,7 @@
 
 use tokio_postgres::{Client, Row};
 
+use super::known::Column;
 use super::setup::Setup;
 use super::slot::{Slot, slot};
 use super::sql::SqlError;
@@ -94,18 +95,13 @@ pub struct Table {
     /// Whether it has a primary key or another replica identity.
     pub has_identity: bool,
     /// Its columns.
-    pub columns: Vec<String>,
-    /// `pg_type.oid` of each of them.
-    pub column_types: Vec<u32>,
-    /// Those that are computed from others.
-    pub generated: Vec<String>,
+    pub columns: Vec<Column>,
 }
 
 impl Table {
-    /// `pg_type.oid` of a column.
-    pub fn type_of(&self, column: &str) -> Option<u32> {
-        let index = self.columns.iter().position(|name| name == column)?;
-        self.column_types.get(index).copied()
+    /// A column by its name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
     }
 }
 
@@ -212,17 +208,36 @@ async fn tables(client: &Client, setup: &Setup) -> Result<Vec<Table>, SqlError> 
                c.relreplident IN ('f', 'i')
                    OR EXISTS (SELECT FROM pg_catalog.pg_index i
                               WHERE i.indrelid = c.oid AND i.indisprimary),
-               ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                     ORDER BY a.attnum),
-               ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a
-                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                     ORDER BY a.attnum),
-               ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> '')
+               a.names, a.types, a.bases, a.modifiers, a.elements, a.not_null, a.generated, a.labels
         FROM family f
         JOIN pg_catalog.pg_class c ON c.oid = f.oid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        CROSS JOIN LATERAL (
+            SELECT array_agg(a.attname::text ORDER BY a.attnum) AS names,
+                   array_agg(a.atttypid ORDER BY a.attnum) AS types,
+                   array_agg(b.oid ORDER BY a.attnum) AS bases,
+                   array_agg(b.modifier ORDER BY a.attnum) AS modifiers,
+                   array_agg(CASE b.category WHEN 'A' THEN b.element ELSE 0 END
+                             ORDER BY a.attnum) AS elements,
+                   array_agg(a.attnotnull OR b.not_null ORDER BY a.attnum) AS not_null,
+                   array_agg(a.attgenerated <> '' ORDER BY a.attnum) AS generated,
+                   array_agg(b.labels ORDER BY a.attnum) AS labels
+            FROM pg_catalog.pg_attribute a
+            CROSS JOIN LATERAL (
+                -- A domain may be one over a domain.
+                WITH RECURSIVE type AS (
+                    SELECT a.atttypid AS oid, a.atttypmod AS modifier, false AS not_null, 0 AS depth
+                    UNION ALL
+                    SELECT t.typbasetype, t.typtypmod, type.not_null OR t.typnotnull, depth + 1
+                    FROM type JOIN pg_catalog.pg_type t ON t.oid = type.oid AND t.typtype = 'd')
+                SELECT type.oid, type.modifier, type.not_null, t.typcategory AS category,
+                       t.typelem AS element,
+                       (SELECT coalesce(string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder), '')
+                        FROM pg_catalog.pg_enum e
+                        WHERE e.enumtypid IN (type.oid, t.typelem)) AS labels
+                FROM type JOIN pg_catalog.pg_type t ON t.oid = type.oid
+                ORDER BY depth DESC LIMIT 1) b
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) a
         ORDER BY f.outbox, f.named DESC, c.oid";
     let doing = "looking at the outbox tables";
     let schemas: Vec<&str> = setup.tables.iter().map(|it| it.table.schema.as_str()).collect();
@@ -238,10 +253,26 @@ async fn tables(client: &Client, setup: &Setup) -> Result<Vec<Table>, SqlError> 
             persistence: row.try_get(6)?,
             owned: row.try_get(7)?,
             has_identity: row.try_get(8)?,
-            columns: row.try_get(9)?,
-            column_types: row.try_get(10)?,
-            generated: row.try_get(11)?,
+            columns: columns(row)?,
         })
     };
     rows.iter().map(read).collect::<Result<_, _>>().map_err(SqlError::when(doing))
+}
+
+/// The columns of a table; a table may have none.
+fn columns(row: &Row) -> Result<Vec<Column>, tokio_postgres::Error> {
+    let Some(names) = row.try_get::<_, Option<Vec<String>>>(9)? else { return Ok(Vec::new()) };
+    let (types, bases): (Vec<u32>, Vec<u32>) = (row.try_get(10)?, row.try_get(11)?);
+    let (modifiers, elements): (Vec<i32>, Vec<u32>) = (row.try_get(12)?, row.try_get(13)?);
+    let (not_null, generated): (Vec<bool>, Vec<bool>) = (row.try_get(14)?, row.try_get(15)?);
+    let labels: Vec<String> = row.try_get(16)?;
+    let types = types.into_iter().zip(bases).zip(modifiers.into_iter().zip(elements));
+    let flags = not_null.into_iter().zip(generated);
+    let described = names.into_iter().zip(types).zip(flags.zip(labels));
+    let column = |((name, types), (flags, labels))| {
+        let ((type_oid, base_oid), (modifier, element_oid)) = types;
+        let (not_null, generated) = flags;
+        Column { name, type_oid, base_oid, modifier, element_oid, not_null, generated, labels }
+    };
+    Ok(described.map(column).collect())
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod facts;
 mod fields;
 pub mod frame;
+pub mod known;
 pub mod oid;
 pub mod output;
 mod pace;

@@ -1,10 +1,9 @@
 //! `pg_type.oid` of the types that are more to us than their text.
 
-/// Its text form is hexadecimal, and its bytes are what is meant.
-pub const BYTEA: u32 = 17;
 /// A whole number of eight bytes.
 pub const BIGINT: u32 = 20;
 pub(crate) const BOOLEAN: u32 = 16;
+pub(crate) const BYTEA: u32 = 17;
 pub(crate) const NAME: u32 = 19;
 pub(crate) const SMALLINT: u32 = 21;
 pub(crate) const INT2VECTOR: u32 = 22;

@@ -35,6 +35,11 @@ pub enum Change<'a> {
         /// Its values, in the order of the Relation's columns.
         row: Tuple<'a>,
     },
+    /// A row was changed.
+    Update {
+        /// OID of the table, announced by an earlier Relation.
+        relation: u32,
+    },
     /// A message of `pg_logical_emit_message`.
     Message {
         /// Whether it belongs to the transaction around it; if not, it is sent even when its
@@ -52,8 +57,6 @@ pub enum Change<'a> {
 /// A message that carries nothing for an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A row was changed.
-    Update,
     /// A row was deleted, as clean-up does.
     Delete,
     /// Tables were emptied.
@@ -84,6 +87,8 @@ pub struct Column<'a> {
     pub name: &'a str,
     /// OID of its type.
     pub type_oid: u32,
+    /// The type's modifier, like the precision and scale of a `numeric`; -1 for none.
+    pub modifier: i32,
 }
 
 impl<'a> Relation<'a> {
@@ -113,8 +118,8 @@ fn column<'a>(fields: &mut Fields<'a>) -> Result<Column<'a>, Malformed> {
     let _flags = fields.u8()?;
     let name = fields.text()?;
     let type_oid = fields.u32()?;
-    let _type_modifier = fields.i32()?;
-    Ok(Column { name, type_oid })
+    let modifier = fields.i32()?;
+    Ok(Column { name, type_oid, modifier })
 }
 
 /// One value of a row.
@@ -217,7 +222,7 @@ impl<'a> Change<'a> {
                 fields.end()?;
                 Ok(Change::Message { transactional, prefix, content })
             }
-            b'U' => Ok(Change::Other(Kind::Update)),
+            b'U' => Ok(Change::Update { relation: fields.u32()? }),
             b'D' => Ok(Change::Other(Kind::Delete)),
             b'T' => Ok(Change::Other(Kind::Truncate)),
             b'O' => Ok(Change::Other(Kind::Origin)),

@@ -25,13 +25,9 @@ fn reads_each_message() {
     for (bytes, expected) in messages() {
         assert_eq!(Change::parse(&bytes), Ok(expected));
     }
-    for (tag, kind) in [
-        (b'U', Kind::Update),
-        (b'D', Kind::Delete),
-        (b'T', Kind::Truncate),
-        (b'O', Kind::Origin),
-        (b'Y', Kind::Type),
-    ] {
+    for (tag, kind) in
+        [(b'D', Kind::Delete), (b'T', Kind::Truncate), (b'O', Kind::Origin), (b'Y', Kind::Type)]
+    {
         assert_eq!(Change::parse(&[tag, 1, 2, 3]), Ok(Change::Other(kind)));
     }
 }
@@ -43,7 +39,7 @@ fn reads_a_relation_with_its_columns() {
     assert_eq!((relation.oid, relation.schema, relation.table), (16_384, "public", "outbox"));
     let columns: Vec<_> = relation.columns().collect();
     let expected = [("id", 2950), ("payload", 3802)];
-    assert_eq!(columns, expected.map(|(name, type_oid)| Column { name, type_oid }));
+    assert_eq!(columns, expected.map(|(name, type_oid)| Column { name, type_oid, modifier: -1 }));
 }
 
 #[test]

@@ -142,15 +142,16 @@ fn table(facts: &Facts, outbox: usize, mapped: &Mapped) -> Result<String, Proble
             format!("run: ALTER TABLE {} SET LOGGED", unlogged.name.to_sql()),
         ));
     }
-    let missing = mapped.columns.iter().find(|(_, column)| !table.columns.contains(column));
+    let missing = mapped.columns.iter().find(|(_, column)| table.column(column).is_none());
     if let Some((key, column)) = missing {
         return Err(problem(
             format!("table {name} has no column {column}, which {key} of its [[outbox]] names"),
             format!("add the column, or set {key} to another"),
         ));
     }
-    if let Some((key, column, what)) = mapped.columns.iter().find_map(|(key, column)| {
-        let what = unfit(key, table.type_of(column)?)?;
+    let all = || mapped.columns.iter().chain(&mapped.optional);
+    if let Some((key, column, what)) = all().find_map(|(key, column)| {
+        let what = unfit(key, table.column(column)?.base_oid)?;
         Some((key, column, what))
     }) {
         return Err(problem(
@@ -214,17 +215,16 @@ fn published(
                 format!("run: {}", again(&name, &sql)),
             ));
         }
-        let is_generated =
-            |column: &String| named.is_some_and(|named| named.generated.contains(column));
+        let of_table = |column: &str| named.and_then(|named| named.column(column));
+        let is_generated = |column: &str| of_table(column).is_some_and(|it| it.generated);
         // Before version 18 generated columns are never sent, though version 15 lists them.
         let may_be_sent = facts.server.version >= 180_000;
         let sent = |column: &String| {
             published.columns.as_ref().is_none_or(|columns| columns.contains(column))
                 && (may_be_sent || !is_generated(column))
         };
-        let left_out = mapped.columns.iter().find(|(_, column)| {
-            named.is_some_and(|named| named.columns.contains(column)) && !sent(column)
-        });
+        let mut all = mapped.columns.iter().chain(&mapped.optional);
+        let left_out = all.find(|(_, column)| of_table(column).is_some() && !sent(column));
         if let Some((key, column)) = left_out {
             let what = format!("publication {name} leaves out column {column} of {table}");
             return Err(if is_generated(column) {

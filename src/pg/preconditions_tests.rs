@@ -1,6 +1,7 @@
 use super::*;
 use crate::lsn::Lsn;
 use crate::pg::facts::Server;
+use crate::pg::known::Column;
 use crate::pg::table::TableName;
 
 fn table_name(name: &str) -> TableName {
@@ -11,13 +12,17 @@ fn columns(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+fn column(name: &str, type_oid: u32) -> Column {
+    Column { name: name.to_owned(), type_oid, base_oid: type_oid, ..Column::default() }
+}
+
 fn setup() -> Setup {
     let columns = [("id", "id"), ("key", "k"), ("payload", "p")];
     let columns = columns.map(|(key, column)| (key, column.to_owned())).to_vec();
     Setup {
         slot: "s".to_owned(),
         publication: "pub".to_owned(),
-        tables: vec![Mapped { table: table_name("outbox"), columns }],
+        tables: vec![Mapped { table: table_name("outbox"), columns, optional: Vec::new() }],
         create: true,
         application_name: "walrelay".to_owned(),
         ..Setup::default()
@@ -57,9 +62,7 @@ fn facts() -> Facts {
         persistence: "p".to_owned(),
         owned: true,
         has_identity: true,
-        columns: columns(&["id", "k", "p"]),
-        column_types: vec![2950, 25, 3802],
-        generated: Vec::new(),
+        columns: vec![column("id", 2950), column("k", 25), column("p", 3802)],
     };
     let published = Published {
         table: table_name("outbox"),
@@ -293,7 +296,7 @@ fn rows() {
             publication.tables[0].columns = None;
             facts.server.version = 140_023;
             facts.publication = Some(publication);
-            facts.tables[0].generated = columns(&["k"]);
+            facts.tables[0].columns[1].generated = true;
         },
         &["rows of public.outbox! publication \"pub\" leaves out column k of public.outbox, \
            which is generated; set key of its [[outbox]] to a column that is written"],
@@ -416,8 +419,7 @@ fn columns_are_of_a_type_that_their_key_takes() {
     let with = |key, type_oid| {
         move |setup: &mut Setup, facts: &mut Facts| {
             setup.tables[0].columns.push((key, "more".to_owned()));
-            facts.tables[0].columns.push("more".to_owned());
-            facts.tables[0].column_types.push(type_oid);
+            facts.tables[0].columns.push(column("more", type_oid));
             let published = &mut facts.publication.as_mut().unwrap().tables[0];
             published.columns.as_mut().unwrap().push("more".to_owned());
         }

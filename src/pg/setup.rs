@@ -31,6 +31,8 @@ pub struct Mapped {
     pub table: TableName,
     /// Each column, behind the key of the configuration that names it.
     pub columns: Vec<(&'static str, String)>,
+    /// The same of those that the table may lack.
+    pub optional: Vec<(&'static str, String)>,
 }
 
 impl Setup {

@@ -9,7 +9,7 @@ use super::broker::{Broker, Report};
 use super::oracle::Oracle;
 use super::producer::Sending;
 use super::server::{LARGE, Server, Walsender};
-use crate::config::{OnPoison, Outbox};
+use crate::config::Outbox;
 use crate::feedback::{Feedback, status};
 use crate::frontier::{Flush, Frontier, Limits, Reached, Ticket};
 use crate::journal::Journal;
@@ -22,7 +22,7 @@ use crate::pg::table::TableName;
 use crate::pipe::{Pipe, Step};
 use crate::position::Gap;
 use crate::remedy::Remedy;
-use crate::template::Template;
+use crate::template::{Source, Template};
 use crate::testing::Random;
 
 const TOPIC: &str = "events";
@@ -102,18 +102,11 @@ pub struct Process {
 }
 
 fn outboxes() -> Outboxes {
+    let table = TableName { schema: "public".into(), name: "outbox".into() };
     let outbox = Outbox {
-        table: TableName { schema: "public".into(), name: "outbox".into() },
         id: Some("id".into()),
-        key: Some(Template::column("key")),
-        payload: "payload".into(),
-        tombstone_if_blank: false,
-        partition: None,
-        timestamp: None,
-        topic: Template::parse(TOPIC).unwrap(),
-        headers: Vec::new(),
-        on_poison: OnPoison::Halt,
-        dead_letter_topic: None,
+        key: Some(Source::Column("key".into())),
+        ..Outbox::bare(table, "payload", Template::parse(TOPIC).unwrap())
     };
     Outboxes::new(vec![outbox], Some("walrelay-position".into()))
 }
@@ -268,7 +261,7 @@ impl Process {
                 compresses: self.compresses,
             };
             match self.pipe.take(frame.body, &mut sink).expect("the stream is as it must be") {
-                Step::Taken => {}
+                Step::Taken | Step::Updated(_) | Step::DeadLettered(_) => {}
                 Step::ReplyWanted => self.feedback.want_answer(),
                 Step::Full => return Ok(()),
                 Step::Stuck(_) => {

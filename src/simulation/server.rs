@@ -273,7 +273,7 @@ impl Walsender {
         match random.below(20) {
             // Inside a transaction it may name any LSN, also one behind the rows.
             0 => return self.write(&keepalive(transaction.end, random.below(4) == 0)),
-            1 => return self.write(&data(self.read, if self.pid % 2 == 0 { b"U" } else { b"D" })),
+            1 => return self.write(&data(self.read, if self.pid % 2 == 0 { b"T" } else { b"D" })),
             _ => {}
         }
         let Some(number) = transaction.rows.clone().nth(message) else {

@@ -7,12 +7,16 @@ use std::time::Duration;
 use walrelay::config::{Config, Guarantee, LogFormat, Mistakes, OnPoison, PasswordFrom};
 use walrelay::pg::conninfo::Conninfo;
 use walrelay::pg::table::TableName;
-use walrelay::template::Template;
+use walrelay::template::Source;
 
 const REQUIRED: [(&str, &str); 2] =
     [("postgres.url", "'postgres://walrelay@db/app'"), ("kafka.brokers", "['kafka:9092']")];
 
 const NO_ENV: [(&str, &str); 0] = [];
+
+fn column(name: &str) -> Source {
+    Source::Column(name.to_owned())
+}
 
 fn parse<const N: usize>(text: &str, env: [(&str, &str); N]) -> Result<Config, Mistakes> {
     let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
@@ -42,6 +46,10 @@ fn with_env<const N: usize>(env: [(&str, &str); N]) -> Config {
 fn mistakes<const N: usize>(text: &str, env: [(&str, &str); N]) -> Vec<String> {
     parse(text, env).unwrap_err().iter().map(ToString::to_string).collect()
 }
+
+const FORMATS: &str = "expected \"string\", \"json\" or \"json_with_schema\", got \"avro\"";
+const NO_REGEX: &str = "\"(a)(\" is no regular expression: Parsing error at position 4: \
+                        Opening parenthesis without closing parenthesis";
 
 /// For every key: a wrong value, and what is said about it.
 const WRONG: &[(&str, &str, &str)] = &[
@@ -173,7 +181,18 @@ const WRONG: &[(&str, &str, &str)] = &[
         "'a/{b}'",
         "'/' is not allowed in a topic name (only letters, digits, \".\", \"_\" and \"-\")",
     ),
+    ("outbox[0].key_format", "'avro'", FORMATS),
+    ("outbox[0].payload_format", "'avro'", FORMATS),
+    ("outbox[0].header_format", "'avro'", FORMATS),
+    ("outbox[0].envelope", "'x'", "expected a table, got text"),
+    ("outbox[0].envelope.payload", "'x'", "the payload has this member already"),
+    ("outbox[0].envelope.x", "''", "expected a name of 1 to 63 bytes without NUL, got \"\""),
+    ("outbox[0].schema_name", "'{a'", "\"{\" without a \"}\" after it"),
+    ("outbox[0].schema_version", "5", "expected text, got 5"),
+    ("outbox[0].topic_regex", "'(a)('", NO_REGEX),
+    ("outbox[0].topic_replacement", "'x'", "there is no topic_regex whose find it would replace"),
     ("outbox[0].partition", "5", "expected text, got 5"),
+    ("outbox[0].span_context", "5", "expected text, got 5"),
     ("outbox[0].timestamp", "5", "expected text, got 5"),
     ("outbox[0].headers", "['type']", "expected a table, got a list"),
     ("outbox[0].headers.kind", "5", "expected text, got 5"),
@@ -192,11 +211,12 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("outbox[0].static_headers", "5", "expected a table, got a number"),
     ("outbox[0].static_headers.id", "'x'", "the column of the key \"id\" has this header already"),
     ("outbox[0].static_headers.eventType", "'x'", "the key \"headers\" has this header already"),
-    ("outbox[0].on_poison", "'ignore'", "expected \"halt\" or \"skip\", got \"ignore\""),
+    ("outbox[0].missing_columns", "'no'", "expected \"error\" or \"ignore\", got \"no\""),
+    ("outbox[0].on_update", "'fatal'", "expected \"ignore\", \"warn\" or \"halt\", got \"fatal\""),
     (
         "outbox[0].on_poison",
-        "'dead_letter'",
-        "\"dead_letter\" is not supported by this version; use \"halt\" or \"skip\"",
+        "'ignore'",
+        "expected \"halt\", \"dead_letter\" or \"skip\", got \"ignore\"",
     ),
     ("outbox[0].dead_letter_topic", "'.'", "\".\" cannot be a topic name"),
 ];
@@ -274,7 +294,8 @@ delivery.max_in_flight: expected a whole number from 1 to 1000000, got \"many\" 
 log.level: expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\", got \"loud\" \
          (WALRELAY__LOG__LEVEL)
 outbox[1].table: outbox[0] has public.outbox already
-outbox[1].on_poison: expected \"halt\" or \"skip\", got \"ignore\" (walrelay.toml:10)
+outbox[1].on_poison: expected \"halt\", \"dead_letter\" or \"skip\", got \"ignore\" \
+         (walrelay.toml:10)
 postgres.slto: unknown key; did you mean \"slot\"? (walrelay.toml:3)
 postgres.user: unknown key (WALRELAY__POSTGRES__USER)"
     );
@@ -376,8 +397,8 @@ fn the_environment_can_say_everything() {
     assert_eq!(tables, ["public.a", "public.b"]);
     assert_eq!(config.outboxes[0].key, None);
     let headers = |outbox: usize| config.outboxes[outbox].headers.clone();
-    assert_eq!(headers(0), [("eventType".to_owned(), Template::column("type"))]);
-    assert_eq!(headers(1), [("eventtype".to_owned(), Template::column("type"))]);
+    assert_eq!(headers(0), [("eventType".to_owned(), column("type"))]);
+    assert_eq!(headers(1), [("eventtype".to_owned(), column("type"))]);
 }
 
 #[test]
@@ -390,8 +411,8 @@ fn the_environment_changes_single_keys_of_the_files_outboxes() {
         (outbox.table.name.as_str(), outbox.topic.to_string().as_str()),
         ("orders", "orders")
     );
-    let column = |name: &str, column| (name.to_owned(), Template::column(column));
-    assert_eq!(outbox.headers, [column("a", "b"), column("c", "d")]);
+    let header = |name: &str, of| (name.to_owned(), column(of));
+    assert_eq!(outbox.headers, [header("a", "b"), header("c", "d")]);
 }
 
 #[test]
@@ -580,7 +601,7 @@ fn no_file_at_all_means_the_defaults_of_the_contract() {
     assert_eq!(config.log.format, LogFormat::Text);
     let [outbox] = config.outboxes.as_slice() else { panic!("{config:?}") };
     assert_eq!(outbox.id.as_deref(), Some("id"));
-    assert_eq!(outbox.key, Some(Template::column("aggregateid")));
+    assert_eq!(outbox.key, Some(column("aggregateid")));
     assert_eq!(outbox.topic.to_string(), "outbox.event.{aggregatetype}");
     assert_eq!(outbox.on_poison, OnPoison::Halt);
     assert_eq!(outbox.dead_letter_topic, None);
@@ -621,6 +642,17 @@ fn the_effective_configuration_loads_again() {
         partition = 'p'
         timestamp = 't'
         tombstone_if_blank = true
+        key_format = 'json'
+        header_format = 'json_with_schema'
+        payload_format = 'json'
+        envelope = {{ z = 'last', a = 'first' }}
+        schema_name = '{{b}}.Value'
+        schema_version = 'v'
+        topic_regex = '(a)\.(?<rest>.*)'
+        topic_replacement = '$1-${{rest}}'
+        span_context = 'span'
+        missing_columns = 'ignore'
+        on_update = 'halt'
         on_poison = 'skip'
         [[outbox]]
         key = ''

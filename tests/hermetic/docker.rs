@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use walrelay::config::Config;
-use walrelay::template::Template;
+use walrelay::template::Source;
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -76,8 +76,8 @@ fn the_table_has_the_columns_that_the_defaults_name() {
     let sql = read("docker/outbox.sql");
     let config = config();
     let [outbox] = config.outboxes.as_slice() else { panic!("{config:?}") };
-    let templates = outbox.key.iter().chain(outbox.headers.iter().map(|(_, template)| template));
-    let columns = templates.chain([&outbox.topic]).flat_map(Template::columns);
+    let sources = outbox.key.iter().chain(outbox.headers.iter().map(|(_, source)| source));
+    let columns = sources.flat_map(Source::columns).chain(outbox.topic.columns());
     let named = outbox.id.iter().chain([&outbox.payload]).map(String::as_str);
     for column in columns.chain(named) {
         assert!(sql.contains(&format!("\n    {column} ")), "outbox.sql: no column {column}");

@@ -60,19 +60,18 @@ const MUTANTS: &[Mutant] = &[
     (
         "a record that is too large is skipped",
         "pipe.rs",
-        "«return Ok(Step::Stuck(Stuck::Poison(record.poison(position, reason))))»;",
-        "{
-            self.done = Some(position);
-            transaction.row += 1;
-            return Ok(Step::Taken);
-        }",
+        "Err(Refused::Unsendable(_)) => {}
+            }
+        }
+        «refused(poison)»",
+        "self.handed_over(position, 0, Step::Taken)",
     ),
     (
         "a table that was altered keeps its old columns",
         "outbox.rs",
-        "«self.relations.insert(relation.oid, bound)»;",
+        "«self.relations.insert(relation.oid, Bound { table, columns, plan })»;",
         "{
-            self.relations.entry(relation.oid).or_insert(bound);
+            self.relations.entry(relation.oid).or_insert(Bound { table, columns, plan });
             None
         }",
     ),
@@ -94,10 +93,13 @@ const MUTANTS: &[Mutant] = &[
     (
         "a row that finds the queue full is passed by the next one",
         "pipe.rs",
-        "Err(Refused::Full) => «return Ok(Step::Full)»,",
+        "Step::Taken),
+                    Err(Refused::Full) => «return Step::Full»,",
         "{
-            transaction.row += 1;
-            return Ok(Step::Taken);
+            if let Some(transaction) = &mut self.transaction {
+                transaction.row += 1;
+            }
+            return Step::Taken;
         }",
     ),
     (
@@ -258,6 +260,7 @@ const MUTANTS: &[Mutant] = &[
 const MODULES: &str = r"
 #![allow(warnings)]
 mod config { mod outbox; pub use outbox::*; }
+mod connect;
 mod feedback;
 mod frontier;
 mod journal;
@@ -266,14 +269,15 @@ mod lsn;
 mod outbox;
 mod past;
 mod pg {
-    pub mod before; pub mod copy; mod fields; pub mod frame; pub mod oid; pub mod output;
-    pub mod table; pub mod time;
+    pub mod before; pub mod copy; mod fields; pub mod frame; pub mod known; pub mod oid;
+    pub mod output; pub mod table; pub mod time;
     pub use fields::Malformed;
 }
 mod pipe;
 mod position;
 mod record;
 mod remedy;
+mod rewrite;
 mod simulation;
 mod template;
 mod testing;
@@ -326,6 +330,7 @@ version = "0.0.0"
 edition = "2024"
 
 [dependencies]
+fancy-regex = { version = "0.20", default-features = false, features = ["std", "unicode"] }
 postgres-protocol = { path = "postgres-protocol" }
 serde_json = "1"
 thiserror = "2"

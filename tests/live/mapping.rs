@@ -66,7 +66,7 @@ async fn keys_headers_and_tombstones_are_made_of_what_the_row_holds() {
     assert_eq!(records[0].payload.as_deref(), Some(b"{}".as_slice()));
     assert_eq!(records[1].payload, None);
     let names: Vec<_> = records[0].headers.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["id", "from", "kind", "xid", "app", "walrelay-position"]);
+    assert_eq!(names, ["id", "kind", "from", "xid", "app", "walrelay-position"]);
     let header = |name| records[1].header(name);
     assert_eq!(header("from").as_deref(), Some("public.outbox"));
     assert_eq!(header("kind").as_deref(), Some("deleted"));

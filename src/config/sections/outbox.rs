@@ -1,0 +1,206 @@
+//! `[[outbox]]`: its keys, their defaults and their rules.
+
+use std::collections::BTreeMap;
+
+use config::Value;
+
+use super::super::outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox};
+use super::super::reader::Reader;
+use super::super::value::{Words, check_header, checked, flag, optional, table_name, text, word};
+use crate::pg::table::TableName;
+use crate::rewrite::Rewrite;
+use crate::template::{SPAN_HEADERS, Source, Template, check_identifier, check_topic};
+
+/// What a key of an `[[outbox]]` means that the entry does not give.
+pub(super) const DEFAULTS: &str = r#"
+table = "public.outbox"
+id = "id"
+key = "aggregateid"
+key_format = "string"
+payload = "payload"
+payload_format = "string"
+tombstone_if_blank = false
+envelope = {}
+schema_name = "{$schema}.{$table}.Value"
+schema_version = ""
+topic = "outbox.event.{aggregatetype}"
+topic_regex = ""
+topic_replacement = ""
+partition = ""
+timestamp = ""
+span_context = ""
+headers = { eventType = "type" }
+header_format = "string"
+static_headers = {}
+missing_columns = "error"
+on_update = "warn"
+on_poison = "halt"
+dead_letter_topic = ""
+"#;
+
+pub(in super::super) const FORMATS: &Words<Format> = &[
+    ("string", Some(Format::String)),
+    ("json", Some(Format::Json)),
+    ("json_with_schema", Some(Format::JsonWithSchema)),
+];
+pub(in super::super) const MISSING_COLUMNS: &Words<MissingColumns> =
+    &[("error", Some(MissingColumns::Error)), ("ignore", Some(MissingColumns::Ignore))];
+pub(in super::super) const ON_UPDATE: &Words<OnUpdate> = &[
+    ("ignore", Some(OnUpdate::Ignore)),
+    ("warn", Some(OnUpdate::Warn)),
+    ("halt", Some(OnUpdate::Halt)),
+];
+pub(in super::super) const ON_POISON: &Words<OnPoison> = &[
+    ("halt", Some(OnPoison::Halt)),
+    ("dead_letter", Some(OnPoison::DeadLetter)),
+    ("skip", Some(OnPoison::Skip)),
+];
+
+/// The header that `id` becomes.
+const ID_HEADER: &str = "id";
+/// The member of an envelope that the payload becomes.
+const PAYLOAD_MEMBER: &str = "payload";
+
+/// Reads one entry. `tables` are those of the entries before it.
+pub(super) fn read(
+    index: usize,
+    mut section: Reader<'_>,
+    position_header: Option<&str>,
+    tables: &mut BTreeMap<TableName, usize>,
+) -> Option<Outbox> {
+    let table = section.read("table", |value| {
+        let table = table_name(value)?;
+        let first = *tables.entry(table.clone()).or_insert(index);
+        if first == index { Ok(table) } else { Err(format!("outbox[{first}] has {table} already")) }
+    });
+    let id = section.read("id", optional(check_identifier));
+    let key = section.read("key", |value| match text(value)? {
+        "" => Ok(None),
+        text => Source::parse(text).map(Some),
+    });
+    let key_format = section.read("key_format", word(FORMATS));
+    let payload = section.read("payload", checked(check_identifier));
+    let payload_format = section.read("payload_format", word(FORMATS));
+    let tombstone_if_blank = section.read("tombstone_if_blank", flag);
+    let envelope = envelope(&mut section);
+    let topic = section.read("topic", |value| Template::topic(text(value)?));
+    let regex = section.read("topic_regex", |value| {
+        let regex = text(value)?;
+        Rewrite::new(regex, "").map(|_| regex.to_owned())
+    });
+    let topic_rewrite =
+        section.read("topic_replacement", |value| topic_rewrite(regex.as_deref(), value));
+    let partition = section.read("partition", optional(check_identifier));
+    let timestamp = section.read("timestamp", optional(check_identifier));
+    let span_context = section.read("span_context", optional(check_identifier));
+    let taken = Taken {
+        id: matches!(id, Some(Some(_))),
+        spans: matches!(span_context, Some(Some(_))),
+        position: position_header,
+        names: Vec::new(),
+    };
+    if taken.id && position_header == Some(ID_HEADER) {
+        section.mistake("id", "delivery.position_header has the header \"id\" already");
+    }
+    let (headers, static_headers) = headers(&mut section, taken);
+    let header_format = section.read("header_format", word(FORMATS));
+    let missing_columns = section.read("missing_columns", word(MISSING_COLUMNS));
+    let on_update = section.read("on_update", word(ON_UPDATE));
+    let on_poison = section.read("on_poison", word(ON_POISON));
+    let dead_letter_topic = section.read("dead_letter_topic", |value| {
+        let topic = optional(check_topic)(value)?;
+        if topic.is_none() && on_poison == Some(OnPoison::DeadLetter) {
+            return Err("on_poison sends rows there, and it is not given".to_owned());
+        }
+        Ok(topic)
+    });
+    section.finish();
+    Some(Outbox {
+        table: table?,
+        id: id?,
+        key: key?,
+        key_format: key_format?,
+        payload: payload?,
+        payload_format: payload_format?,
+        tombstone_if_blank: tombstone_if_blank?,
+        envelope: envelope?,
+        topic: topic?,
+        topic_rewrite: topic_rewrite?,
+        partition: partition?,
+        timestamp: timestamp?,
+        span_context: span_context?,
+        headers: headers?,
+        header_format: header_format?,
+        static_headers: static_headers?,
+        missing_columns: missing_columns?,
+        on_update: on_update?,
+        on_poison: on_poison?,
+        dead_letter_topic: dead_letter_topic?,
+    })
+}
+
+/// `headers` and `static_headers`.
+fn headers(
+    section: &mut Reader<'_>,
+    mut taken: Taken<'_>,
+) -> (Option<Pairs<Source>>, Option<Pairs<String>>) {
+    let headers = section.pairs("headers", |name, value| {
+        taken.check(name)?;
+        Source::parse(text(value)?)
+    });
+    taken.names = headers.iter().flatten().map(|(name, _)| name.clone()).collect();
+    let static_headers = section.pairs("static_headers", |name, value| {
+        taken.check(name)?;
+        text(value).map(str::to_owned)
+    });
+    (headers, static_headers)
+}
+
+/// Names, each with what belongs to it, in order.
+type Pairs<T> = Vec<(String, T)>;
+
+fn envelope(section: &mut Reader<'_>) -> Option<Envelope> {
+    let members = section.pairs("envelope", |name, value| {
+        if name == PAYLOAD_MEMBER {
+            return Err("the payload has this member already".to_owned());
+        }
+        let column = text(value)?;
+        check_identifier(column).map(|()| column.to_owned())
+    });
+    let schema_name = section.read("schema_name", |value| Template::parse(text(value)?));
+    let schema_version = section.read("schema_version", optional(check_identifier));
+    Some(Envelope { members: members?, schema_name: schema_name?, schema_version: schema_version? })
+}
+
+/// `topic_replacement`, for this `topic_regex`.
+fn topic_rewrite(regex: Option<&str>, value: &Value) -> Result<Option<Rewrite>, String> {
+    match (regex, text(value)?) {
+        (None, _) | (Some(""), "") => Ok(None),
+        (Some(""), _) => Err("there is no topic_regex whose find it would replace".to_owned()),
+        (Some(regex), replacement) => Rewrite::new(regex, replacement).map(Some),
+    }
+}
+
+/// The names of headers that are there already.
+struct Taken<'a> {
+    id: bool,
+    spans: bool,
+    position: Option<&'a str>,
+    names: Vec<String>,
+}
+
+impl Taken<'_> {
+    fn check(&self, name: &str) -> Result<(), String> {
+        check_header(name)?;
+        let already = |what: &str| Err(format!("{what} has this header already"));
+        match name {
+            ID_HEADER if self.id => already("the column of the key \"id\""),
+            _ if self.spans && SPAN_HEADERS.contains(&name) => {
+                already("the column of the key \"span_context\"")
+            }
+            _ if self.position == Some(name) => already("delivery.position_header"),
+            _ if self.names.iter().any(|it| it == name) => already("the key \"headers\""),
+            _ => Ok(()),
+        }
+    }
+}
