@@ -34,7 +34,7 @@ fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// Every function below these folders.
+/// Every test below these folders that is not ignored.
 fn functions() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for folder in ["src", "tests", "lab"] {
@@ -49,15 +49,49 @@ fn read(folder: &Path, found: &mut BTreeSet<String>) {
         if path.is_dir() {
             read(&path, found);
         } else if path.extension().is_some_and(|end| end == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let names = text.lines().filter_map(|line| {
-                let line = line.trim_start();
-                let line = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")?;
-                line.split_once('(').map(|(name, _)| name.to_owned())
-            });
-            found.extend(names);
+            found.extend(run_by_cargo(&fs::read_to_string(&path).unwrap()));
         }
     }
+}
+
+/// The names of the functions that cargo runs as tests.
+fn run_by_cargo(text: &str) -> Vec<String> {
+    let (mut marked, mut ignored, mut names) = (false, false, Vec::new());
+    // Of an attribute on several lines.
+    let mut inside = false;
+    for line in text.lines().map(str::trim) {
+        if inside {
+            inside = line != ")]";
+            continue;
+        }
+        let attribute = line.strip_prefix("#[").map(|rest| {
+            inside = line.ends_with('(');
+            let end = rest.find(['(', ']', ' ', '=']).unwrap_or(rest.len());
+            rest.split_at(end).0
+        });
+        match attribute {
+            Some("test" | "tokio::test") => marked = true,
+            Some("ignore") => ignored = true,
+            // Other attributes and comments may stand between.
+            Some(_) => {}
+            None if line.starts_with("//") => {}
+            None => {
+                let name = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+                let name = name.and_then(|rest| rest.split_once('(')).map(|(name, _)| name);
+                names.extend(name.filter(|_| marked && !ignored).map(str::to_owned));
+                (marked, ignored) = (false, false);
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn only_what_cargo_runs_is_a_test() {
+    let text = "#[test]\nfn one() {\n}\n\nfn helper() {\n}\n#[tokio::test(flavor = \"x\")]\n\
+                // Why.\n#[expect(\n    dead_code,\n    reason = \"x\"\n)]\nasync fn two() {\n}\n\
+                #[test]\n#[ignore = \"slow\"]\nfn three() {\n}\n#[test_case]\nfn four() {\n}\n";
+    assert_eq!(run_by_cargo(text), ["one", "two"]);
 }
 
 /// The ids with which a test's name begins: `b7_b8_a_slot` is B7 and B8.
