@@ -69,7 +69,12 @@ pub struct Launch {
     /// Appended to, so that the log of a server spans its restarts.
     log: PathBuf,
     as_nobody: bool,
+    memory_max: Option<u64>,
 }
+
+/// The stack of a thread that does not say how much it needs, under a limit of memory: stacks count
+/// in full, whatever is used of them, and there are many.
+const STACK_BYTES: u64 = 1 << 20;
 
 impl Launch {
     /// Both output streams are appended to the file `log`.
@@ -81,6 +86,7 @@ impl Launch {
             dir: None,
             log: log.into(),
             as_nobody: false,
+            memory_max: None,
         }
     }
 
@@ -126,6 +132,15 @@ impl Launch {
         self
     }
 
+    /// The most memory that it may write to (`RLIMIT_DATA`): heap, stacks, static data. Beyond it,
+    /// the kernel gives no more, upon which a Rust program ends. Code and files do not count.
+    /// (`RLIMIT_RSS` does nothing, and `RLIMIT_AS` counts what is only reserved.)
+    #[must_use]
+    pub fn memory_max(mut self, bytes: u64) -> Launch {
+        self.memory_max = Some(bytes);
+        self
+    }
+
     /// Starts it.
     pub fn spawn(&self) -> Result<Child> {
         require(&[("setpriv", "util-linux")])?;
@@ -134,6 +149,13 @@ impl Launch {
         writeln!(log, "--- lab starts {} ---", self.program.display())?;
         let mut command = Command::new("setpriv");
         command.args(setpriv_args(self.as_nobody && own_uid()? == 0));
+        if let Some(bytes) = self.memory_max {
+            command.args([
+                "prlimit",
+                &format!("--data={bytes}"),
+                &format!("--stack={STACK_BYTES}"),
+            ]);
+        }
         command.arg(&self.program).args(&self.args);
         for (name, value) in &self.env {
             match value {
@@ -247,6 +269,11 @@ impl Child {
     /// The most resident memory it ever had.
     pub fn peak_rss_bytes(&self) -> Option<u64> {
         usage::peak_rss_bytes(self.pid)
+    }
+
+    /// The most memory that it may write to, as the kernel has it; `None` if that is unlimited.
+    pub fn memory_max(&self) -> Option<u64> {
+        usage::data_max(self.pid)
     }
 
     /// The kernel's letter for its state: `T` is the evidence that a SIGSTOP took effect.
@@ -429,6 +456,23 @@ mod tests {
         child.kill_9().unwrap();
         assert!(!child.is_running());
         assert!(child.signal(Signal::Term).is_err());
+    }
+
+    #[test]
+    fn beyond_its_limit_a_process_gets_no_memory() {
+        let run = RunDir::create("limited").unwrap();
+        let block = |bytes: u64| {
+            let bytes = format!("bs={bytes}");
+            Launch::new("dd", run.join("log"))
+                .args(["if=/dev/zero", "of=/dev/null", "count=1"])
+                .arg(bytes)
+                .memory_max(32 << 20)
+        };
+        block(16 << 20).run(LONG).unwrap();
+        block(64 << 20).run(LONG).unwrap_err();
+        let sleeper = Launch::new("sleep", run.join("log")).arg("1000").memory_max(32 << 20);
+        let child = sleeper.spawn().unwrap();
+        wait_until(LONG, "the limit", || child.memory_max() == Some(32 << 20)).unwrap();
     }
 
     #[test]

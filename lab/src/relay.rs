@@ -36,6 +36,7 @@ pub struct Builder {
     config: String,
     args: Vec<OsString>,
     env: Vec<(String, String)>,
+    memory_max: Option<u64>,
 }
 
 impl Builder {
@@ -60,6 +61,13 @@ impl Builder {
         self
     }
 
+    /// The most memory that each of its processes may write to.
+    #[must_use]
+    pub fn memory_max(mut self, bytes: u64) -> Builder {
+        self.memory_max = Some(bytes);
+        self
+    }
+
     /// Writes the file and starts the process. It need not be ready yet, nor live long.
     pub fn start(self) -> Result<Relay> {
         let (http, run) = (ports::reserve()?, RunDir::create("relay")?);
@@ -73,7 +81,13 @@ impl Builder {
 impl Relay {
     /// A relay that runs this binary.
     pub fn builder(binary: impl Into<PathBuf>) -> Builder {
-        Builder { binary: binary.into(), config: String::new(), args: Vec::new(), env: Vec::new() }
+        Builder {
+            binary: binary.into(),
+            config: String::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            memory_max: None,
+        }
     }
 
     /// Replaces the configuration file, for the next start. `{http}` is filled in.
@@ -111,6 +125,9 @@ impl Relay {
         }
         for (name, value) in &self.builder.env {
             launch = launch.env(name, value);
+        }
+        if let Some(bytes) = self.builder.memory_max {
+            launch = launch.memory_max(bytes);
         }
         *slot = Some(launch.spawn()?);
         Ok(())
@@ -167,6 +184,11 @@ impl Relay {
     /// The most resident memory since the last start.
     pub fn peak_rss_bytes(&self) -> Option<u64> {
         self.lock().as_ref().and_then(Child::peak_rss_bytes)
+    }
+
+    /// The most memory that the present process may write to, as the kernel has it.
+    pub fn memory_max(&self) -> Option<u64> {
+        self.lock().as_ref().and_then(Child::memory_max)
     }
 
     /// Everything that the relay wrote, over all its starts.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Direction, Proxy, Record, Relay, eventually, read_all};
+use lab::history::History;
+use lab::load::{Load, MIXED, Shape, write_huge};
+use lab::{Direction, Kafka, Postgres, Proxy, Record, Relay, eventually, read_all};
 use walrelay::config::Config;
 use walrelay::error::Error;
 use walrelay::feedback::Feedback;
@@ -24,7 +26,7 @@ use walrelay::pipe::Pipe;
 use walrelay::shutdown::Shutdown;
 
 use crate::brokers::limit;
-use crate::scene::{LATEST, PATIENCE, Scene};
+use crate::scene::{LATEST, PATIENCE, Scene, judge};
 
 fn numbers(records: &[Record]) -> Vec<u32> {
     records.iter().map(|record| record.payload_text().parse().unwrap()).collect()
@@ -228,6 +230,45 @@ async fn e14_the_lag_is_the_servers_and_its_connection_may_die() {
     eventually(PATIENCE, "a small lag", small).await.unwrap();
     assert_eq!(relay.metric("walrelay_sessions_total").await, sessions, "the stream ended, too");
     relay.wait_ready(PATIENCE).await.unwrap();
+}
+
+/// E6: with no more memory than README says that it takes, full to the brim in an outage, and with
+/// a long transaction behind it. Stacks count in full here, and code not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn e6_under_a_limit_of_memory_a_burst_and_an_outage_end_nothing() {
+    const LIMIT: u64 = (64 + 32) << 20;
+    const BURST: Shape = Shape { writers: 4, keys: 500, padding: 500, ..MIXED };
+    let kafka = Kafka::start().unwrap();
+    let scene = Scene::on(Postgres::shared(LATEST), &kafka, 6).await;
+    let config = scene.config(&scene.database.url(), &kafka.bootstrap());
+    let relay = Relay::builder(env!("CARGO_BIN_EXE_walrelay")).config(config).memory_max(LIMIT);
+    let relay = relay.start().unwrap();
+    relay.wait_ready(PATIENCE).await.unwrap();
+    assert_eq!(relay.memory_max(), Some(LIMIT));
+    let sessions = relay.metric("walrelay_sessions_total").await;
+    let (process, history) = (relay.pid(), History::default());
+    let load = Load::start(&scene.database, BURST, &history).await.unwrap();
+    let some = async || relay.metric("walrelay_events_total").await > Some(1000.0);
+    eventually(PATIENCE, "some events", some).await.unwrap();
+
+    kafka.kill_9().unwrap();
+    let full = async || relay.metric("walrelay_in_flight_bytes").await > Some(30e6);
+    eventually(PATIENCE, "the relay to be full", full).await.unwrap();
+    load.stop().await.unwrap();
+    write_huge(&scene.database, &history, BURST.keys, 200).await.unwrap();
+    let unready = async || relay.get("/readyz").await.is_ok_and(|(status, _)| status == 503);
+    eventually(PATIENCE, "the relay to say that it is not ready", unready).await.unwrap();
+    kafka.start_again().unwrap();
+
+    scene.followed(2 * PATIENCE).await;
+    relay.wait_ready(PATIENCE).await.unwrap();
+    let records = read_all(&kafka.bootstrap(), &scene.topic).unwrap();
+    let verdict = judge(&history, &scene.client, &records, 6).await;
+    let peak = relay.peak_rss_bytes().unwrap() >> 20;
+    println!("{verdict}; peak {peak} MiB of {}", LIMIT >> 20);
+    assert!(verdict.is_faithful(), "{verdict}");
+    assert_eq!(relay.pid().filter(|_| relay.is_running()), process, "{}", relay.log());
+    assert_eq!(relay.metric("walrelay_sessions_total").await, sessions, "{}", relay.log());
 }
 
 /// Without a descriptor there is no connection, and nothing is confirmed that was not delivered.
