@@ -61,6 +61,24 @@ pub struct Stats {
     pub bytes_to_client: u64,
     /// Connections that [`Proxy::cut`] closed.
     pub cuts: u64,
+    /// Pieces that were held back for a delay.
+    pub delayed: u64,
+    /// Bytes that were written by themselves because they had to be.
+    pub single_bytes: u64,
+    /// Since [`Proxy::throttle`]: the most bytes a second that a connection passed on one way, over
+    /// a second at least; 0 until one has been at it for so long.
+    pub throttled_rate: u64,
+}
+
+impl Stats {
+    /// Written in a direction.
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        match direction {
+            Direction::ToServer => self.bytes_to_server,
+            Direction::ToClient => self.bytes_to_client,
+            Direction::Both => self.bytes_to_server + self.bytes_to_client,
+        }
+    }
 }
 
 /// A proxy on 127.0.0.1. Dropping it closes its port and its connections.
@@ -106,6 +124,9 @@ struct Shared {
     bytes_to_server: AtomicU64,
     bytes_to_client: AtomicU64,
     cuts: AtomicU64,
+    delayed: AtomicU64,
+    single_bytes: AtomicU64,
+    throttled_rate: AtomicU64,
     /// The numbers of the open connections.
     open: Mutex<BTreeSet<u64>>,
 }
@@ -132,6 +153,9 @@ impl Proxy {
             bytes_to_server: AtomicU64::new(0),
             bytes_to_client: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
+            delayed: AtomicU64::new(0),
+            single_bytes: AtomicU64::new(0),
+            throttled_rate: AtomicU64::new(0),
             open: Mutex::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -167,6 +191,9 @@ impl Proxy {
             bytes_to_server: count(&self.shared.bytes_to_server),
             bytes_to_client: count(&self.shared.bytes_to_client),
             cuts: count(&self.shared.cuts),
+            delayed: count(&self.shared.delayed),
+            single_bytes: count(&self.shared.single_bytes),
+            throttled_rate: count(&self.shared.throttled_rate),
         }
     }
 
@@ -219,6 +246,7 @@ impl Proxy {
 
     /// The most bytes a second, for each connection and each way.
     pub fn throttle(&self, bytes_per_second: u64) {
+        self.shared.throttled_rate.store(0, Ordering::SeqCst);
         self.change(|faults| faults.bytes_per_second = Some(bytes_per_second.max(1)));
     }
 
@@ -371,25 +399,56 @@ async fn give_out(
         Direction::ToServer => &shared.bytes_to_server,
         Direction::ToClient | Direction::Both => &shared.bytes_to_client,
     };
+    let mut pace = Pace::default();
     while let Some((arrived, chunk)) = arrivals.recv().await {
         let delay = shared.faults.borrow().delay;
+        let late = u64::from(Instant::now() < arrived + delay);
+        shared.delayed.fetch_add(late, Ordering::SeqCst);
         tokio::time::sleep_until(arrived + delay).await;
         let mut rest = chunk.as_slice();
         while !rest.is_empty() {
             until_flowing(direction, shared).await;
             let faults = *shared.faults.borrow();
             let (piece, later) = rest.split_at(piece_bytes(&faults, rest.len()));
+            let begun = Instant::now();
             to.write_all(piece).await?;
             passed.fetch_add(piece.len() as u64, Ordering::SeqCst);
+            shared.single_bytes.fetch_add(u64::from(faults.one_byte_writes), Ordering::SeqCst);
             if let Some(rate) = faults.bytes_per_second {
                 let nanoseconds = piece.len() as u64 * 1_000_000_000 / rate;
                 tokio::time::sleep(Duration::from_nanos(nanoseconds)).await;
+                if let Some(rate) = pace.passed(begun, piece.len() as u64) {
+                    shared.throttled_rate.fetch_max(rate, Ordering::SeqCst);
+                }
+            } else {
+                pace = Pace::default();
             }
             rest = later;
         }
     }
     until_flowing(direction, shared).await;
     to.shutdown().await
+}
+
+/// How fast one direction of a connection is.
+#[derive(Default)]
+struct Pace {
+    since: Option<Instant>,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Bytes a second, each time that a second is full.
+    fn passed(&mut self, begun: Instant, bytes: u64) -> Option<u64> {
+        let took = self.since.get_or_insert(begun).elapsed();
+        self.bytes += bytes;
+        let rate = u128::from(self.bytes) * 1_000_000_000 / took.as_nanos().max(1);
+        let full = took >= Duration::from_secs(1);
+        if full {
+            *self = Pace::default();
+        }
+        full.then(|| u64::try_from(rate).unwrap_or(u64::MAX))
+    }
 }
 
 /// How much to write at once; at least one byte, at most `length`, which is not 0.

@@ -102,14 +102,19 @@ fn slow_links_are_slow() -> Result<()> {
     let mut stream = connect(&proxy)?;
     proxy.delay(Duration::from_millis(100));
     assert!(round_trip(&mut stream, b"late")? >= Duration::from_millis(200));
+    assert!(proxy.stats().delayed >= 2);
     proxy.pass()?;
     proxy.throttle(10_000);
-    assert!(round_trip(&mut stream, &[7; 5_000])? >= Duration::from_millis(400));
+    assert!(round_trip(&mut stream, &[7; 15_000])? >= Duration::from_millis(1_400));
+    let rate = proxy.stats().throttled_rate;
+    assert!(rate > 0 && rate <= 10_000, "{rate} bytes a second");
     proxy.pass()?;
     proxy.one_byte_writes(true);
     round_trip(&mut stream, &vec![8; 20_000])?;
     proxy.pass()?;
     round_trip(&mut stream, &vec![9; 100_000])?;
+    let counted = || (proxy.stats().delayed, proxy.stats().single_bytes) == (2, 40_000);
+    wait_until(LONG, "each byte to be counted, and only those", counted)?;
     Ok(())
 }
 
