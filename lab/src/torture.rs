@@ -6,6 +6,7 @@
 pub mod ending;
 pub mod fault;
 pub mod inject;
+mod judge;
 pub mod kills;
 pub mod placement;
 pub mod plan;

@@ -45,6 +45,9 @@ struct Options {
     /// Print the plans, and do nothing
     #[arg(long)]
     plan: bool,
+    /// Tell what happened in good runs, too
+    #[arg(long)]
+    story: bool,
     /// Where the logs of failed runs go
     #[arg(long, default_value = "target/torture")]
     keep: PathBuf,
@@ -116,6 +119,9 @@ async fn one(options: &Options, seed: u64, binary: &Path) -> Option<Report> {
     match run(options.plan(seed), binary, &options.keep).await {
         Ok(report) => {
             println!("{report}");
+            if options.story {
+                println!("{}", report.story.join("\n"));
+            }
             if !report.failures.is_empty() {
                 eprintln!("{}{}", report.plan, report.story.join("\n"));
                 eprintln!("seed {seed} failed:\n{}", report.failures.join("\n"));
@@ -150,7 +156,7 @@ impl Tally {
             return;
         };
         self.failed += u64::from(!report.failures.is_empty());
-        self.faults += report.faults;
+        self.faults += report.faults.len();
         self.events += report.events;
         self.repeated += report.verdict.repeated;
         self.catch_up_max = self.catch_up_max.max(report.catch_up);

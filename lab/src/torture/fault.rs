@@ -21,6 +21,8 @@ pub enum Fault {
     RelayTerminated,
     /// SIGSTOP to the relay, then SIGCONT.
     RelayFrozen,
+    /// The same for longer than `wal_sender_timeout`, so that Postgres ends the session.
+    RelayFrozenLong,
     /// A second relay on the slot; the first is killed, later the second ended.
     SecondRelay,
 
@@ -61,7 +63,7 @@ pub enum Fault {
     TopicRecreated,
     /// SIGKILL to the broker that leads a partition, of three; another leads.
     LeaderKilled,
-    /// SIGKILL to two brokers of three, so that too few replicas are in sync.
+    /// SIGKILL to one broker of three, while all three have to be in sync.
     TooFewInSync,
     /// SIGKILL to the active controller of three; another takes over.
     ControllerKilled,
@@ -116,6 +118,7 @@ pub const ALL: &[Fault] = &[
     RelayKilled,
     RelayTerminated,
     RelayFrozen,
+    RelayFrozenLong,
     SecondRelay,
     PostgresImmediateStop,
     PostgresFastStop,
@@ -164,7 +167,9 @@ impl Fault {
     /// Where it comes from.
     pub fn side(self) -> Side {
         match self {
-            RelayKilled | RelayTerminated | RelayFrozen | SecondRelay => Side::Relay,
+            RelayKilled | RelayTerminated | RelayFrozen | RelayFrozenLong | SecondRelay => {
+                Side::Relay
+            }
             PostgresImmediateStop
             | PostgresFastStop
             | PostgresKilled
@@ -200,10 +205,33 @@ impl Fault {
             | Refused(Wire::Kafka)
             | StallToServer(Wire::Kafka)
             | StallToClient(Wire::Kafka)
-            | HalfOpen(Wire::Kafka) => 14,
+            | HalfOpen(Wire::Kafka)
+            | TooFewInSync => 14,
             _ => return None,
         };
         Some(Duration::from_secs(seconds))
+    }
+
+    /// The connection that is gone with it, which the relay must not claim to have by then.
+    pub fn disconnects(self) -> Option<Wire> {
+        match self {
+            PostgresImmediateStop | PostgresFastStop | PostgresKilled | Refused(Wire::Postgres) => {
+                Some(Wire::Postgres)
+            }
+            // Of a broker that is silent nobody knows whether it is there.
+            KafkaKilled | KafkaStopped | Refused(Wire::Kafka) => Some(Wire::Kafka),
+            _ => None,
+        }
+    }
+
+    /// Whether requests to Kafka may be held on their way, and arrive when their sender is gone.
+    pub fn holds_requests(self) -> bool {
+        match self {
+            KafkaFrozen | Quota | TooFewInSync => true,
+            StallToServer(wire) | StallToClient(wire) | HalfOpen(wire) | OneByteWrites(wire)
+            | Delay(wire) | Throttle(wire) => wire == Wire::Kafka,
+            _ => false,
+        }
     }
 
     /// Whether it needs a cluster of brokers.

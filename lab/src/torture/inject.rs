@@ -1,27 +1,30 @@
 //! Makes a fault happen, asserts that it did, and mends it.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::torture::fault::{Fault, Wire};
+use crate::torture::fault::Fault;
 use crate::torture::plan::Planned;
-use crate::torture::stage::{PATIENCE, Stage};
-use crate::{Direction, Relay, Signal, eventually};
+use crate::torture::stage::{PATIENCE, Stage, Window};
+use crate::{Relay, Signal, eventually};
 
 mod burden;
 mod cluster;
 mod kafka;
 mod postgres;
+mod wire;
 
 /// Plays one fault from its beginning to its end. Returns the evidence that it took place.
 pub async fn inject(stage: &Stage, planned: Planned) -> Result<String> {
     let Planned { fault, lasts, .. } = planned;
     let hurt = Hurt { stage, fault, lasts };
     match fault {
-        Fault::RelayKilled => hurt.relay_killed(),
+        Fault::RelayKilled => hurt.relay_killed().await,
         Fault::RelayTerminated => hurt.relay_terminated().await,
         Fault::RelayFrozen => hurt.relay_frozen().await,
+        Fault::RelayFrozenLong => hurt.relay_frozen_long().await,
         Fault::SecondRelay => hurt.second_relay().await,
         Fault::PostgresImmediateStop | Fault::PostgresFastStop | Fault::PostgresKilled => {
             hurt.postgres_away().await
@@ -65,23 +68,17 @@ struct Hurt<'a> {
 }
 
 impl Hurt<'_> {
-    /// Lets the fault last. If that is long enough, the relay must have said that it is not ready.
-    async fn last(&self) -> Result<()> {
-        let until = Instant::now() + self.lasts;
-        tokio::time::sleep_until(until.into()).await;
-        if self.fault.unready_after().is_some_and(|after| self.lasts >= after) {
-            ensure!(
-                !self.stage.is_ready().await,
-                "/readyz says yes, {:?} after the beginning of {}",
-                self.lasts,
-                self.fault
-            );
-        }
-        Ok(())
+    /// Lets the fault last. What the relay says meanwhile is judged by what was seen of it.
+    async fn last(&self) {
+        let from = Instant::now();
+        tokio::time::sleep_until((from + self.lasts).into()).await;
+        let window = Window { fault: self.fault, from, to: Instant::now() };
+        self.stage.lasted.lock().unwrap_or_else(PoisonError::into_inner).push(window);
     }
 
-    fn relay_killed(&self) -> Result<String> {
+    async fn relay_killed(&self) -> Result<String> {
         let pid = self.stage.relay.pid();
+        self.stage.note_in_flight().await;
         self.stage.kill_relay()?;
         ensure!(self.stage.relay.pid() != pid, "the same process");
         Ok(format!("{pid:?}, then {:?}", self.stage.relay.pid()))
@@ -108,22 +105,45 @@ impl Hurt<'_> {
         relay.signal(Signal::Stop)?;
         let frozen = async || relay.state() == Some('T');
         eventually(PATIENCE, "the relay to freeze", frozen).await?;
-        self.last().await?;
+        self.last().await;
         relay.signal(Signal::Cont)?;
         Ok("state T".to_owned())
     }
 
+    /// So long that Postgres ends the session, and does not only wait for it.
+    async fn relay_frozen_long(&self) -> Result<String> {
+        const SAID: &str = "terminating walsender process due to replication timeout";
+        let (relay, postgres) = (&self.stage.relay, self.stage.primary());
+        let streams = async || relay.metric("walrelay_postgres_connected").await == Some(1.0);
+        eventually(PATIENCE, "a stream to freeze", streams).await?;
+        let before = postgres.log().matches(SAID).count();
+        relay.signal(Signal::Stop)?;
+        let begun = Instant::now();
+        let frozen = async || relay.state() == Some('T');
+        eventually(PATIENCE, "the relay to freeze", frozen).await?;
+        self.last().await;
+        let said = async || postgres.log().matches(SAID).count() > before;
+        let said = eventually(PATIENCE, "Postgres to end the session", said).await;
+        let took = begun.elapsed();
+        relay.signal(Signal::Cont)?;
+        said?;
+        Ok(format!("state T for {took:.1?}; {SAID}"))
+    }
+
     /// One streams and one stands by, whichever: Postgres may fail meanwhile, and they change over.
     async fn second_relay(&self) -> Result<String> {
-        let (first, second) = (&self.stage.relay, self.stage.second_relay()?);
-        one_stands_by(first, &second).await?;
+        let beside = self.stage.second_relay()?;
+        let (first, second) = (&self.stage.relay, &beside.relay);
+        one_stands_by(first, second).await?;
+        self.stage.note_in_flight().await;
         first.kill_9()?;
         self.stage.kills.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let held = async || second.metric("walrelay_postgres_connected").await == Some(1.0);
         eventually(PATIENCE, "the second relay to take over", held).await?;
         tokio::time::sleep(self.lasts).await;
         first.start_again()?;
-        one_stands_by(first, &second).await?;
+        one_stands_by(first, second).await?;
+        beside.note_peak();
         second.signal(Signal::Term)?;
         let ended = async || !second.is_running();
         eventually(PATIENCE, "the second relay to end", ended).await?;
@@ -132,81 +152,11 @@ impl Hurt<'_> {
         Ok("one stood by while the other streamed".to_owned())
     }
 
-    async fn cut(&self, wire: Wire) -> Result<String> {
-        let cuts = || self.stage.proxies(wire).iter().map(|proxy| proxy.stats().cuts).sum::<u64>();
-        let before = cuts();
-        let done = async || {
-            for proxy in self.stage.proxies(wire) {
-                proxy.cut().ok()?;
-            }
-            (cuts() > before).then_some(())
-        };
-        eventually(PATIENCE, "a connection to cut", done).await?;
-        Ok(format!("{} connections", cuts() - before))
-    }
-
-    async fn wire(&self, wire: Wire) -> Result<String> {
-        let proxies = self.stage.proxies(wire);
-        // A fault of a wire that nobody uses shows nothing.
-        let open = async || proxies.iter().any(|proxy| proxy.stats().open > 0);
-        eventually(PATIENCE, "a connection to hurt", open).await?;
-        let passed = || -> u64 {
-            let stats = proxies.iter().map(crate::Proxy::stats);
-            stats.map(|stats| stats.bytes_to_client + stats.bytes_to_server).sum()
-        };
-        let open: u64 = proxies.iter().map(|proxy| proxy.stats().open).sum();
-        for proxy in proxies {
-            match self.fault {
-                Fault::Refused(_) => proxy.down()?,
-                Fault::StallToServer(_) => proxy.stall(Direction::ToServer),
-                Fault::StallToClient(_) => proxy.stall(Direction::ToClient),
-                Fault::HalfOpen(_) => proxy.stall(Direction::Both),
-                Fault::OneByteWrites(_) => proxy.one_byte_writes(true),
-                Fault::Delay(_) => proxy.delay(Duration::from_millis(50)),
-                Fault::Throttle(_) => proxy.throttle(100_000),
-                other => bail!("{other} is no fault of a wire"),
-            }
-        }
-        // What is on its way through a proxy when it stalls may still arrive.
-        let stalled = matches!(self.fault, Fault::HalfOpen(_) | Fault::Refused(_));
-        let mut before = passed();
-        for _ in 0..20 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let now = passed();
-            if !stalled || now == before {
-                break;
-            }
-            before = now;
-        }
-        if matches!(self.fault, Fault::Delay(_)) {
-            self.jitter(proxies).await;
-        } else {
-            self.last().await?;
-        }
-        let during = passed() - before;
-        ensure!(!stalled || during == 0, "{during} bytes passed");
-        if matches!(self.fault, Fault::Throttle(_)) {
-            let most = 100_000.0 * (self.lasts.as_secs_f64() + 1.0) * 40.0;
-            let passed: u32 = u32::try_from(during).unwrap_or(u32::MAX);
-            ensure!(f64::from(passed) < most, "{during} bytes passed, which is not throttled");
-        }
-        for proxy in proxies {
-            proxy.pass()?;
-        }
-        Ok(format!("{open} connections open, {during} bytes passed"))
-    }
-
-    /// Times that change all the while.
-    async fn jitter(&self, proxies: &[crate::Proxy]) {
-        let until = Instant::now() + self.lasts;
-        let mut turn = 0_u64;
-        while Instant::now() < until {
-            turn += 1;
-            for proxy in proxies {
-                proxy.delay(Duration::from_millis(turn * 7919 % 180));
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+    /// Waits until records have been under way for so long without any ack, as the relay tells it.
+    async fn no_ack_for(&self, seconds: f64) -> Result<()> {
+        let age = async || self.stage.relay.metric("walrelay_last_ack_age_seconds").await;
+        let waits = async || age().await.is_some_and(|age| age >= seconds);
+        eventually(PATIENCE, format!("{seconds} s without an ack"), waits).await
     }
 }
 

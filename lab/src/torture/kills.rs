@@ -4,13 +4,14 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::history::checker::Verdict;
 use crate::load::{Load, may_be_repeated};
 use crate::torture::plan::Plan;
 use crate::torture::run::{catch_up, verdict_on};
 use crate::torture::stage::{PATIENCE, Stage};
+use crate::torture::watch::Watch;
 
 /// What came of it.
 #[derive(Debug)]
@@ -23,26 +24,32 @@ pub struct Report {
     pub bound: u64,
     /// The most that may have come twice after one of them.
     pub bound_of_one: u64,
+    /// The most memory that any of the processes took, in MiB.
+    pub peak_mib: u64,
+    /// The most that they may take.
+    pub peak_max_mib: u64,
     /// What arrived.
     pub verdict: Verdict,
 }
 
 impl Report {
-    /// Nothing lost, nothing out of order, and no more repeats than may be, without a hole.
+    /// Nothing lost, nothing out of order, and no more repeats than may be, without a hole; all
+    /// within the memory.
     pub fn is_good(&self) -> bool {
         let Verdict { repeated, longest_run, torn, .. } = self.verdict;
         let bounded = repeated <= self.bound && longest_run <= self.bound_of_one && torn == 0;
-        self.verdict.is_faithful() && bounded
+        let measured = self.peak_mib > 0 && self.peak_mib <= self.peak_max_mib;
+        self.verdict.is_faithful() && bounded && measured
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { kills, events, bound, bound_of_one, verdict } = self;
+        let Report { kills, events, bound, bound_of_one, peak_mib, peak_max_mib, verdict } = self;
         write!(
             f,
             "{kills} kills, {events} events; at most {bound} repeats, {bound_of_one} in a row: \
-             {verdict}"
+             {verdict}; peak {peak_mib} MiB of {peak_max_mib}"
         )
     }
 }
@@ -50,8 +57,17 @@ impl fmt::Display for Report {
 /// Kills the relay of a plan so many times, each time at another moment of its life.
 pub async fn run(plan: Plan, kills: u32, binary: &Path) -> Result<Report> {
     let plan = Plan { faults: Vec::new(), ..plan };
-    let status = Duration::from_millis(plan.choices.status_interval_ms);
     let stage = Stage::set(plan, binary).await.context("set the stage")?;
+    let watch = Watch::default();
+    let report = tokio::select! {
+        report = kill(&stage, kills) => report?,
+        () = watch.run(&stage) => bail!("nobody watches"),
+    };
+    Ok(Report { peak_mib: watch.seen().peak_rss_bytes >> 20, ..report })
+}
+
+async fn kill(stage: &Stage, kills: u32) -> Result<Report> {
+    let status = Duration::from_millis(stage.plan.choices.status_interval_ms);
     let history = &stage.history;
     let load = Load::start_at(&stage.writers_url(), stage.plan.shape, history).await?;
     let (mut bound, mut bound_of_one) = (0, 0);
@@ -65,8 +81,9 @@ pub async fn run(plan: Plan, kills: u32, binary: &Path) -> Result<Report> {
         bound_of_one = bound_of_one.max(of_one);
     }
     let events = load.stop().await?;
-    catch_up(&stage).await?;
+    catch_up(stage).await?;
     let truth = history.settle(&stage.writer().await?).await?;
-    let verdict = verdict_on(&stage, &truth).await?;
-    Ok(Report { kills, events, bound, bound_of_one, verdict })
+    let verdict = verdict_on(stage, &truth).await?;
+    let (peak_mib, peak_max_mib) = (0, stage.plan.choices.memory_max_mib());
+    Ok(Report { kills, events, bound, bound_of_one, peak_mib, peak_max_mib, verdict })
 }

@@ -29,6 +29,15 @@ pub struct Choices {
     pub batch_bytes: u32,
     /// librdkafka's `compression.type`
     pub compression: &'static str,
+    /// Whether the kernel gives the relay no more memory than README says that it takes.
+    pub limited: bool,
+}
+
+impl Choices {
+    /// What README promises: 64 MiB and `max_in_flight_bytes`.
+    pub fn memory_max_mib(&self) -> u64 {
+        64 + self.max_in_flight_mib
+    }
 }
 
 /// One fault of a schedule.
@@ -89,6 +98,9 @@ const SIDES: [&[Side]; 4] = [
     &[Side::Relay, Side::Postgres, Side::Kafka, Side::Load],
 ];
 
+/// Longer than the 30 seconds of `wal_sender_timeout` that the relay asks for.
+const LONG_FREEZE: Duration = Duration::from_secs(35);
+
 impl Plan {
     /// The plan of a seed. With `only`, no other faults than these are chosen.
     pub fn new(seed: u64, length: Duration, only: &[Fault]) -> Plan {
@@ -105,6 +117,7 @@ impl Plan {
             batch: pick(&[20, 500, 10_000], &mut random),
             batch_bytes: pick(&[50_000, 1_000_000], &mut random),
             compression: one_of(&["none", "lz4", "zstd"], random.usize(0..3)),
+            limited: random.u32(0..4) == 0,
         };
         // So few at a time, each for its linger.ms, would not have caught up within a minute.
         let slower = if choices.max_in_flight < 500 { 4 } else { 1 };
@@ -118,19 +131,29 @@ impl Plan {
         };
         let partitions = i32::try_from(pick(&[1, 3, 6], &mut random)).unwrap_or(1);
         let sides = one_of(&SIDES, turn);
-        // Three brokers are a burden for a machine; one run in eight has them.
+        // Three brokers are a burden for a machine; one run in eight has them, and every other one
+        // of those has faults from everywhere.
         let clustered = match only {
-            [] => seed % 8 == 2,
+            [] => matches!(seed % 16, 2 | 7),
             only => only.iter().any(|fault| fault.needs_cluster()),
         };
         let allowed = |fault: &Fault| match only {
+            // It takes half a minute of a plan, which has to be found for it.
+            _ if *fault == Fault::RelayFrozenLong => false,
             // Brokers with rules about who may do what do not let each other in without them.
             [] if clustered && *fault == Fault::WriteDenied => false,
             [] => sides.contains(&fault.side()) && (clustered || !fault.needs_cluster()),
             only => only.contains(fault),
         };
         let fitting: Vec<Fault> = ALL.iter().copied().filter(allowed).collect();
-        let faults = schedule(&mut random, &fitting, length, !only.is_empty());
+        let mut faults = schedule(&mut random, &fitting, length, !only.is_empty());
+        // One in eight plans in which the relay fails.
+        let frozen = match only {
+            [] => random.u32(0..8) == 0 && sides.contains(&Side::Relay),
+            only => only.contains(&Fault::RelayFrozenLong),
+        };
+        faults.extend(frozen.then(|| long_freeze(&mut random, length)).flatten());
+        faults.sort_by_key(|planned| planned.at);
         let choices = Choices {
             // Without it, a start after a promotion cannot know where to begin.
             positions: choices.positions
@@ -141,7 +164,7 @@ impl Plan {
         let fits = only.is_empty()
             && choices.positions
             && !faults.iter().any(|planned| planned.fault == Fault::Promotion);
-        let ending = ENDINGS.get(random.usize(0..ENDINGS.len() * 3)).copied().filter(|_| fits);
+        let ending = ENDINGS.get(random.usize(0..ENDINGS.len() * 2)).copied().filter(|_| fits);
         let brokers = if clustered { 3 } else { 1 };
         Plan { seed, postgres, brokers, partitions, choices, shape, length, faults, ending }
     }
@@ -149,6 +172,16 @@ impl Plan {
     /// Whether the plan has this fault.
     pub fn has(&self, fault: Fault) -> bool {
         self.faults.iter().any(|planned| planned.fault == fault)
+    }
+
+    /// Whether a slot can come along to a standby by itself.
+    pub fn has_failover_slots(&self) -> bool {
+        self.postgres >= 17
+    }
+
+    /// Whether nothing is sent that the standby has not received (`synchronized_standby_slots`).
+    pub fn waits_for_standby(&self) -> bool {
+        self.has_failover_slots() && self.seed.is_multiple_of(2)
     }
 
     /// Rows of a long transaction: fewer where they go one by one.
@@ -194,9 +227,7 @@ fn schedule(random: &mut Rng, fitting: &[Fault], length: Duration, again: bool) 
         let had = faults.iter().any(|planned| planned.fault == fault);
         if !(had && (ONCE.contains(&fault) || !again && fitting.len() > 20)) {
             let rest = length.saturating_sub(at);
-            let long = random.u32(0..4) == 0;
-            let lasts = random.u64(if long { 8_000..16_000 } else { 800..5_000 });
-            let lasts = Duration::from_millis(lasts).min(rest);
+            let lasts = random_lasts(random, fault).min(rest);
             faults.push(Planned { at, lasts, fault });
         } else if fitting.iter().all(|fault| ONCE.contains(fault)) {
             break;
@@ -204,6 +235,25 @@ fn schedule(random: &mut Rng, fitting: &[Fault], length: Duration, again: bool) 
         at += Duration::from_millis(random.u64(1_000..5_000));
     }
     faults
+}
+
+/// How long a fault lasts that can last.
+fn random_lasts(random: &mut Rng, fault: Fault) -> Duration {
+    // Where the relay says only after a while that it is not ready, it is given the time; more
+    // often than every fourth time, since some end with their run.
+    let outage = fault.unready_after().filter(|after| *after > Duration::from_secs(10));
+    if let Some(after) = outage.filter(|_| random.u32(0..5) < 2) {
+        return after + Duration::from_millis(random.u64(1_500..4_000));
+    }
+    let long = outage.is_none() && random.u32(0..4) == 0;
+    Duration::from_millis(random.u64(if long { 8_000..16_000 } else { 800..5_000 }))
+}
+
+/// A freeze that Postgres does not wait for, if there is the time.
+fn long_freeze(random: &mut Rng, length: Duration) -> Option<Planned> {
+    let spare = length.checked_sub(LONG_FREEZE + Duration::from_secs(5))?;
+    let at = Duration::from_millis(500) + spare.mul_f64(random.f64());
+    Some(Planned { at, lasts: LONG_FREEZE, fault: Fault::RelayFrozenLong })
 }
 
 impl fmt::Display for Plan {
@@ -254,13 +304,42 @@ mod tests {
             let seeds = (0..60).filter(|seed| Plan::new(*seed, MINUTE, &[]).postgres == postgres);
             let found = faults(seeds, MINUTE);
             let missing = ALL.iter().filter(|fault| !found.contains(fault));
-            // Clusters are few, and Kafka is the same whatever the version of Postgres.
-            let missing: Vec<_> = missing.filter(|fault| !fault.needs_cluster()).collect();
+            // Clusters are few, and Kafka is the same whatever the version of Postgres; long
+            // freezes are few, too.
+            let rare = |fault: &Fault| fault.needs_cluster() || *fault == Fault::RelayFrozenLong;
+            let missing: Vec<_> = missing.filter(|fault| !rare(fault)).collect();
             assert!(missing.is_empty(), "Postgres {postgres}: {missing:?}");
         }
         assert_eq!(faults(0..60, MINUTE).len(), ALL.len());
         let endings = (0..60).filter_map(|seed| Plan::new(seed, MINUTE, &[]).ending);
         assert_eq!(endings.collect::<BTreeSet<_>>().len(), ENDINGS.len());
+    }
+
+    #[test]
+    fn every_fourth_outage_of_kafka_is_long_enough_to_be_told() {
+        let plans = (0..400).map(|seed| Plan::new(seed, MINUTE, &[]));
+        let outages = plans
+            .flat_map(|plan| plan.faults)
+            .filter(|it| it.fault.side() == Side::Kafka && it.fault.unready_after().is_some());
+        let told = outages.map(|it| Some(it.lasts) >= it.fault.unready_after());
+        let (mut all, mut long) = (0, 0);
+        told.for_each(|told| (all, long) = (all + 1, long + u32::from(told)));
+        assert!(all > 500 && long * 4 >= all, "{long} of {all}");
+    }
+
+    #[test]
+    fn clusters_meet_faults_from_everywhere() {
+        let plans = (0..60).map(|seed| Plan::new(seed, MINUTE, &[]));
+        let clusters: Vec<Plan> = plans.filter(|plan| plan.brokers > 1).collect();
+        let with = |side| {
+            clusters
+                .iter()
+                .filter(move |plan| plan.faults.iter().any(|planned| planned.fault.side() == side))
+        };
+        for side in [Side::Relay, Side::Postgres] {
+            assert!(with(side).count() >= 3, "{side:?}");
+        }
+        assert!(with(Side::Kafka).count() == clusters.len());
     }
 
     /// The runs of every merge: `make test` plays these seeds.

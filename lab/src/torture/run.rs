@@ -15,22 +15,16 @@ use crate::history::checker::{Verdict, check};
 use crate::history::seen::Seen;
 use crate::kafka::Broker;
 use crate::load::Load;
-use crate::torture::ending::Ending;
 use crate::torture::fault::{Fault, Side};
 use crate::torture::inject::inject;
+use crate::torture::judge::judge;
 use crate::torture::placement::homes;
 use crate::torture::plan::{Plan, Planned};
-use crate::torture::stage::Stage;
+use crate::torture::stage::{Stage, Window};
 use crate::torture::watch::{self, Watch};
 
 /// From the last fault's end until everything is delivered, confirmed, and the relay ready.
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
-/// Ready, nothing moves, and rows wait: for longer than this it is a lie.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// What README promises beside `max_in_flight_bytes`.
-const MEMORY_MAX_MIB: u64 = 64;
-/// What is not told yet of a transaction under way.
-const SPAN_MAX: u64 = 1000;
 /// So much later than planned, a fault is left out.
 const LATE: Duration = Duration::from_secs(5);
 /// How long one fault may take, its mending included.
@@ -41,8 +35,8 @@ const FAULT_MAX: Duration = Duration::from_secs(240);
 pub struct Report {
     /// What was planned.
     pub plan: Plan,
-    /// How many of its faults were played.
-    pub faults: usize,
+    /// Those of its faults that were played, with their mending.
+    pub faults: Vec<Window>,
     /// What was written.
     pub events: u64,
     /// How long it took until all was well after the last fault.
@@ -71,7 +65,7 @@ impl fmt::Display for Report {
             plan.seed,
             plan.postgres,
             events,
-            self.faults,
+            self.faults.len(),
             verdict.repeated,
             verdict.diverged,
             self.catch_up.as_secs_f64(),
@@ -148,7 +142,11 @@ async fn play(stage: &Stage, watch: &Watch, story: &mut Vec<String>) -> Result<R
 }
 
 /// Every fault at its time; those of one side one after the other.
-async fn faults(stage: &Stage, begun: Instant, story: &mut Vec<String>) -> (usize, Vec<String>) {
+async fn faults(
+    stage: &Stage,
+    begun: Instant,
+    story: &mut Vec<String>,
+) -> (Vec<Window>, Vec<String>) {
     let lanes: HashMap<Side, Mutex<()>> = [Side::Relay, Side::Postgres, Side::Kafka, Side::Load]
         .map(|side| (side, Mutex::new(())))
         .into();
@@ -157,6 +155,11 @@ async fn faults(stage: &Stage, begun: Instant, story: &mut Vec<String>) -> (usiz
         let _lane = match lanes.get(&planned.fault.side()) {
             Some(lane) => Some(lane.lock().await),
             None => None,
+        };
+        // What only Postgres can end must not be ended by a fault of its own.
+        let _quiet = match lanes.get(&Side::Postgres) {
+            Some(lane) if planned.fault == Fault::RelayFrozenLong => Some(lane.lock().await),
+            _ => None,
         };
         let at = begun.elapsed();
         // Each waits for the one before it to be over, and a slow machine must not add up.
@@ -172,15 +175,17 @@ async fn faults(stage: &Stage, begun: Instant, story: &mut Vec<String>) -> (usiz
     };
     let all = futures_util::future::join_all(stage.plan.faults.iter().map(play));
     let (done, ()) = tokio::join!(all, length);
-    let (mut played, mut failures) = (0, Vec::new());
+    let (mut played, mut failures) = (Vec::new(), Vec::new());
     for (fault, from, to, done) in done {
+        if done.is_some() {
+            played.push(Window { fault, from: begun + from, to: begun + to });
+        }
         let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
         let (told, void) = match &done {
             Some(Ok(evidence)) => (evidence.clone(), false),
             Some(Err(error)) => (format!("void: {error:#}"), true),
             None => ("left out, for it was too late".to_owned(), false),
         };
-        played += usize::from(done.is_some());
         story.push(format!("{from:7.2} to {to:6.2} s  {fault}: {told}"));
         if void {
             failures.extend(story.last().cloned());
@@ -213,87 +218,6 @@ pub(super) async fn verdict_on(stage: &Stage, truth: &crate::history::Truth) -> 
     Ok(check(truth, &seen, &|key| places.iter().filter_map(|it| it.get(&key).copied()).collect()))
 }
 
-/// What must hold after every run.
-fn judge(stage: &Stage, mut report: Report) -> Report {
-    let mut failures = std::mem::take(&mut report.failures);
-    let Report { plan, verdict, watched, .. } = &report;
-    let mut must = |holds: bool, what: String| {
-        if !holds {
-            failures.push(what);
-        }
-    };
-    // What a process has sent of a topic before it grew, only that process knows; and what it had
-    // under way when it ended may come again after a growth that was later.
-    let forgets = [Fault::RelayKilled, Fault::RelayTerminated, Fault::SecondRelay];
-    let forgets = plan.has(Fault::PartitionsAdded) && forgets.iter().any(|it| plan.has(*it));
-    let sorted = Verdict { unsorted: 0, ..verdict.clone() };
-    must(if forgets { &sorted } else { verdict }.is_faithful(), verdict.to_string());
-    must(verdict.records > 0 && report.events > 0, "void: nothing was written".to_owned());
-    if plan.repeats_nothing() {
-        must(verdict.repeated == 0, format!("only Postgres failed, and {verdict}"));
-    }
-    if let Some(most) = may_repeat(stage, &report) {
-        must(verdict.repeated <= most, format!("at most {most} may be repeated, and {verdict}"));
-    }
-    let forked = plan.has(Fault::Promotion) || plan.ending == Some(Ending::Restored);
-    must(forked || verdict.diverged == 0, format!("diverged without a fork: {verdict}"));
-    let silence = watched.longest_silence;
-    must(silence < SILENCE_MAX, format!("silent, ready and idle for {silence:?}"));
-    let (peak, bound) =
-        (watched.peak_rss_bytes >> 20, MEMORY_MAX_MIB + plan.choices.max_in_flight_mib);
-    must(peak <= bound, format!("{peak} MiB of memory, over {bound}"));
-    must(watched.looks > 0, "void: nobody could look at the relay".to_owned());
-    let poisoned = stage.poisoned.load(Ordering::SeqCst);
-    must(
-        watched.poison == 0 || poisoned > 0,
-        format!("poison_total {} for {poisoned} rows", watched.poison),
-    );
-    // Handed to librdkafka is what arrived, unless a producer or a process was given up.
-    let calm = plan.ending.is_none()
-        && plan.faults.iter().all(|it| it.fault.side() != Side::Kafka)
-        && plan.faults.iter().all(|it| it.fault.side() != Side::Relay);
-    must(
-        !calm || watched.events == verdict.records,
-        format!("events_total {} for {} records", watched.events, verdict.records),
-    );
-    let breaks = plan.faults.iter().filter(|it| breaks_sessions(it.fault)).count();
-    must(
-        breaks == 0 || report.faults < plan.faults.len() || watched.sessions > 0,
-        format!("sessions_total {} after {breaks} broken sessions", watched.sessions),
-    );
-    report.failures = failures;
-    report
-}
-
-fn breaks_sessions(fault: Fault) -> bool {
-    use Fault::{BackendCrash, PostgresFastStop, PostgresImmediateStop, PostgresKilled};
-    matches!(fault, BackendCrash | PostgresFastStop | PostgresImmediateStop | PostgresKilled)
-}
-
-/// How many records may come twice: for each kill, and for each producer that was given up, what
-/// may be in flight, what was acked since the last status, and what is not told of a transaction.
-fn may_repeat(stage: &Stage, report: &Report) -> Option<u64> {
-    let choices = &report.plan.choices;
-    if !choices.positions {
-        return None;
-    }
-    let log = stage.relay.log();
-    let given_up = [
-        "starting over from what is confirmed",
-        // What is in flight when the history changes is given up after a moment.
-        "looking for the place to go on from",
-    ];
-    let given_up = given_up.iter().map(|said| log.matches(said).count() as u64).sum::<u64>();
-    if report.plan.ending == Some(Ending::Restored) {
-        return None;
-    }
-    let beginnings = report.kills + given_up;
-    let status = Duration::from_millis(choices.status_interval_ms + 1_500).as_secs_f64();
-    let acked = format!("{:.0}", status * f64::from(u32::try_from(report.watched.pace).ok()?));
-    let each = u64::from(choices.max_in_flight) + SPAN_MAX + acked.parse::<u64>().ok()?;
-    Some(beginnings * each)
-}
-
 /// Logs, schedule and story, where they outlive the servers.
 fn write_logs(stage: &Stage, story: &[String], keep: &Path) -> Result<PathBuf> {
     let folder = keep.join(format!("seed-{}", stage.plan.seed));
@@ -303,11 +227,15 @@ fn write_logs(stage: &Stage, story: &[String], keep: &Path) -> Result<PathBuf> {
         ("story", story.join("\n")),
         ("relay.log", stage.relay.log()),
         ("kafka.log", stage.kafka.brokers().iter().map(Broker::log).collect()),
-        ("postgres.log", stage.primary().log()),
+        ("postgres.log", stage.first.log()),
         ("walrelay.toml", std::fs::read_to_string(stage.relay.config_path())?),
     ];
     if let Some(standby) = &stage.standby {
         logs.push(("standby.log", standby.log()));
+    }
+    let second = stage.second_log.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if !second.is_empty() {
+        logs.push(("second-relay.log", second));
     }
     for (name, text) in logs {
         std::fs::write(folder.join(name), text)?;

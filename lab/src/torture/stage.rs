@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio_postgres::Client;
@@ -25,6 +25,17 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// The largest row, and what else a record takes.
 pub const RECORD_MAX: &str = "16777216";
 
+/// When a fault was there.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Which.
+    pub fault: Fault,
+    /// Since it was complete.
+    pub from: Instant,
+    /// Until its mending began.
+    pub to: Instant,
+}
+
 /// Everything that runs.
 #[derive(Debug)]
 pub struct Stage {
@@ -37,7 +48,9 @@ pub struct Stage {
     /// Between the relay and each Postgres.
     pub postgres_proxies: Vec<Proxy>,
     primary: RwLock<Arc<Postgres>>,
-    /// Until it is promoted.
+    /// The primary at the beginning, also when it is dead.
+    pub first: Arc<Postgres>,
+    /// Also when it is promoted.
     pub standby: Option<Arc<Postgres>>,
     database: Database,
     /// The process under test.
@@ -56,6 +69,14 @@ pub struct Stage {
     pub kills: AtomicU64,
     /// Rows that were to be poison.
     pub poisoned: AtomicU64,
+    /// The most records that were under way when a relay was killed.
+    pub in_flight: AtomicU64,
+    /// The most memory that a second relay took.
+    pub second_peak_bytes: AtomicU64,
+    /// What second relays wrote.
+    pub second_log: Mutex<String>,
+    /// Faults that lasted: which, and from when to when.
+    pub lasted: Mutex<Vec<Window>>,
     binary: PathBuf,
 }
 
@@ -76,7 +97,7 @@ impl Stage {
         let kafka_proxies = kafka.brokers().iter().map(proxy).collect::<Result<Vec<_>>>()?;
         let mut postgres_proxies = vec![proxy_to(&primary)?];
         let config = config(&plan, &database, &postgres_proxies, &kafka);
-        let relay = Relay::builder(binary).config(config).start()?;
+        let relay = relay_of(&plan, binary).config(config).start()?;
         relay.wait_ready(PATIENCE).await?;
         let mut standby = None;
         if plan.has(Fault::Promotion) {
@@ -94,6 +115,7 @@ impl Stage {
             kafka,
             kafka_proxies,
             postgres_proxies,
+            first: Arc::clone(&primary),
             primary: RwLock::new(primary),
             standby,
             database,
@@ -104,6 +126,10 @@ impl Stage {
             deleted: Mutex::default(),
             kills: AtomicU64::new(0),
             poisoned: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            second_peak_bytes: AtomicU64::new(0),
+            second_log: Mutex::default(),
+            lasted: Mutex::default(),
             binary: binary.to_owned(),
         })
     }
@@ -155,9 +181,16 @@ impl Stage {
     }
 
     /// One more relay, with the same configuration.
-    pub fn second_relay(&self) -> Result<Relay> {
+    pub fn second_relay(&self) -> Result<SecondRelay<'_>> {
         let config = config(&self.plan, &self.database, &self.postgres_proxies, &self.kafka);
-        Relay::builder(&self.binary).config(config).start()
+        let relay = relay_of(&self.plan, &self.binary).config(config).start()?;
+        Ok(SecondRelay { relay, stage: self })
+    }
+
+    /// Notes how many records are under way with a relay that is about to be killed.
+    pub async fn note_in_flight(&self) {
+        let in_flight = self.relay.metric("walrelay_in_flight_records").await.unwrap_or(0.0);
+        self.in_flight.fetch_max(format!("{in_flight:.0}").parse().unwrap_or(0), Ordering::SeqCst);
     }
 
     /// Kills the relay and starts it again.
@@ -195,6 +228,29 @@ impl Stage {
     }
 }
 
+/// A relay beside the first one; what it wrote is kept when it goes.
+#[derive(Debug)]
+pub struct SecondRelay<'a> {
+    /// The process.
+    pub relay: Relay,
+    stage: &'a Stage,
+}
+
+impl SecondRelay<'_> {
+    /// Notes how much memory it has taken.
+    pub fn note_peak(&self) {
+        let peak = self.relay.peak_rss_bytes().unwrap_or(0);
+        self.stage.second_peak_bytes.fetch_max(peak, Ordering::SeqCst);
+    }
+}
+
+impl Drop for SecondRelay<'_> {
+    fn drop(&mut self) {
+        let mut log = self.stage.second_log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.push_str(&self.relay.log());
+    }
+}
+
 /// What blocks its thread must not keep the others of a run waiting.
 pub async fn blocking<T: Send + 'static>(
     act: impl FnOnce() -> Result<T> + Send + 'static,
@@ -219,17 +275,22 @@ fn start_postgres(version: u16) -> Result<Postgres> {
     Postgres::builder(version).setting("logical_decoding_work_mem", "256kB").start()
 }
 
+fn relay_of(plan: &Plan, binary: &Path) -> crate::relay::Builder {
+    let relay = Relay::builder(binary);
+    if plan.choices.limited { relay.memory_max(plan.choices.memory_max_mib() << 20) } else { relay }
+}
+
 fn proxy_to(server: &Postgres) -> Result<Proxy> {
     Proxy::start(None, SocketAddr::from((Ipv4Addr::LOCALHOST, server.port())))
 }
 
 /// A standby that has the relay's slot.
 async fn follow(plan: &Plan, primary: &Postgres) -> Result<Postgres> {
-    if !has_failover_slots(plan) {
+    if !plan.has_failover_slots() {
         return primary.standby().keep_slots().start().await;
     }
     let standby = primary.standby().slot("standby").sync_slots().start().await?;
-    if plan.seed.is_multiple_of(2) {
+    if plan.waits_for_standby() {
         let client = primary.client("postgres").await?;
         client
             .batch_execute("ALTER SYSTEM SET synchronized_standby_slots = 'standby'")
@@ -241,15 +302,11 @@ async fn follow(plan: &Plan, primary: &Postgres) -> Result<Postgres> {
     Ok(standby)
 }
 
-fn has_failover_slots(plan: &Plan) -> bool {
-    plan.postgres >= 17
-}
-
 /// The relay's configuration.
 fn config(plan: &Plan, database: &Database, proxies: &[Proxy], kafka: &Kafka) -> String {
     let hosts: Vec<String> = proxies.iter().map(Proxy::address).collect();
     let (hosts, name) = (hosts.join(","), database.name());
-    let failover = plan.has(Fault::Promotion) && has_failover_slots(plan);
+    let failover = plan.has(Fault::Promotion) && plan.has_failover_slots();
     let choices = &plan.choices;
     let positions = if choices.positions { "__walrelay_positions" } else { "" };
     format!(

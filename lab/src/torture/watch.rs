@@ -9,6 +9,21 @@ use crate::torture::stage::Stage;
 
 const PERIOD: Duration = Duration::from_millis(200);
 
+/// What a monitoring got to hear at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// When it was asked.
+    pub asked: Instant,
+    /// When all was answered.
+    pub answered: Instant,
+    /// Whether `/readyz` said yes.
+    pub ready: bool,
+    /// Whether the relay said that a broker answers.
+    pub kafka_connected: bool,
+    /// Whether the relay said that there is a stream.
+    pub postgres_connected: bool,
+}
+
 /// What was seen.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -24,10 +39,10 @@ pub struct Seen {
     pub sessions: u64,
     /// The most records a second.
     pub pace: u64,
+    /// The most records under way.
+    pub in_flight: u64,
     /// Looks that were answered.
-    pub looks: u64,
-    /// Looks at which it was not ready.
-    pub unready: u64,
+    pub samples: Vec<Sample>,
 }
 
 /// The eyes on one run.
@@ -44,6 +59,8 @@ struct Look {
     poison: f64,
     confirmed: f64,
     in_flight: f64,
+    kafka_connected: bool,
+    postgres_connected: bool,
 }
 
 impl Watch {
@@ -63,6 +80,7 @@ impl Watch {
             if let Some(bytes) = stage.relay.peak_rss_bytes() {
                 self.note(|seen| seen.peak_rss_bytes = seen.peak_rss_bytes.max(bytes));
             }
+            let asked = Instant::now();
             let look = look(stage).await;
             let ready = stage.is_ready().await;
             let Some(look) = look else {
@@ -84,11 +102,18 @@ impl Watch {
                 self.note(|seen| seen.pace = seen.pace.max(pace));
                 paced = (Instant::now(), look.events);
             }
+            let sample = Sample {
+                asked,
+                answered: Instant::now(),
+                ready,
+                kafka_connected: look.kafka_connected,
+                postgres_connected: look.postgres_connected,
+            };
             let silent = stage.history.committed() > moved.1;
             last = look;
             self.note(|seen| {
-                seen.looks += 1;
-                seen.unready += u64::from(!ready);
+                seen.samples.push(sample);
+                seen.in_flight = seen.in_flight.max(whole(last.in_flight));
                 if silent {
                     seen.longest_silence = seen.longest_silence.max(moved.0.elapsed());
                 }
@@ -113,6 +138,8 @@ async fn look(stage: &Stage) -> Option<Look> {
         poison: metric("poison_total").unwrap_or(0.0),
         confirmed: metric("confirmed_lsn").unwrap_or(0.0),
         in_flight: metric("in_flight_records").unwrap_or(0.0),
+        kafka_connected: metric("kafka_connected") == Some(1.0),
+        postgres_connected: metric("postgres_connected") == Some(1.0),
     })
 }
 

@@ -1,4 +1,4 @@
-//! What happens to one or two brokers of three.
+//! What happens to one broker of three.
 
 use std::sync::Arc;
 
@@ -21,20 +21,35 @@ impl Hurt<'_> {
             (found.id() != leader.id()).then(|| found.id())
         };
         let now = eventually(PATIENCE, "another leader", another).await?;
-        self.last().await?;
+        self.last().await;
         self.start_brokers().await?;
         Ok(format!("broker {} was killed, and {now} led", leader.id()))
     }
 
+    /// With all replicas demanded, one that is dead is one too many; the controllers have a quorum,
+    /// which tells that it is out of sync.
     pub(super) async fn too_few_in_sync(&self) -> Result<String> {
         let kafka = &self.stage.kafka;
-        let spared = kafka.leader(NAME, 0).await?.context("nobody leads")?.id();
-        let killed: Vec<_> = kafka.brokers().iter().filter(|it| it.id() != spared).collect();
-        killed.iter().try_for_each(|broker| broker.kill_9())?;
-        self.last().await?;
-        ensure!(killed.iter().all(|broker| !broker.is_running()), "they run");
+        self.demand(&["--add-config", &format!("min.insync.replicas={REPLICAS}")]).await?;
+        let leader = kafka.leader(NAME, 0).await?.context("nobody leads")?.id();
+        let dead = kafka.brokers().iter().find(|it| it.id() != leader).context("one broker")?;
+        dead.kill_9()?;
+        let fewer = async || kafka.in_sync(NAME, 0).await.ok().filter(|now| *now < REPLICAS);
+        let left = eventually(PATIENCE, "fewer replicas in sync", fewer).await?;
+        self.no_ack_for(3.0).await?;
+        self.last().await;
+        let still = kafka.in_sync(NAME, 0).await?;
+        ensure!(still < REPLICAS, "{still} replicas were in sync");
         self.start_brokers().await?;
-        Ok(format!("only broker {spared} ran"))
+        self.demand(&["--delete-config", "min.insync.replicas"]).await?;
+        Ok(format!("{left} of {REPLICAS} replicas were in sync; no ack for 3 s"))
+    }
+
+    /// Changes how many replicas of the topic have to be in sync.
+    async fn demand(&self, change: &[&str]) -> Result<()> {
+        let topic = ["--entity-type", "topics", "--entity-name", NAME, "--alter"];
+        let args = [&topic, change].concat();
+        self.tool("kafka.admin.ConfigCommand", &args).await.map(drop)
     }
 
     pub(super) async fn controller_killed(&self) -> Result<String> {
@@ -46,7 +61,7 @@ impl Hurt<'_> {
         self.stage.kafka.broker(controller)?.kill_9()?;
         let another = async || find().await.ok().filter(|found| *found != controller);
         let now = eventually(PATIENCE, "another controller", another).await?;
-        self.last().await?;
+        self.last().await;
         self.start_brokers().await?;
         Ok(format!("controller {controller} was killed, and {now} took over"))
     }

@@ -22,7 +22,7 @@ impl Hurt<'_> {
         blocking(move || if killed { kafka.kill_9() } else { kafka.stop() }).await?;
         let kafka = &self.stage.kafka;
         ensure!(!kafka.is_running(), "it runs");
-        self.last().await?;
+        self.last().await;
         blocking(move || again.start_again()).await?;
         Ok("the process was gone".to_owned())
     }
@@ -32,7 +32,7 @@ impl Hurt<'_> {
         kafka.signal(Signal::Stop)?;
         let frozen = async || kafka.state() == Some('T');
         eventually(PATIENCE, "Kafka to freeze", frozen).await?;
-        self.last().await?;
+        self.last().await;
         kafka.signal(Signal::Cont)?;
         Ok("state T".to_owned())
     }
@@ -65,7 +65,7 @@ impl Hurt<'_> {
             let counted = async || relay.metric("walrelay_poison_total").await >= Some(1.0);
             eventually(PATIENCE, "the row to be counted as poison", counted).await?;
         }
-        self.last().await?;
+        self.last().await;
         self.stage.kafka.set_topic(NAME, "max.message.bytes", RECORD_MAX).await?;
         Ok(said.trim().to_owned())
     }
@@ -80,12 +80,12 @@ impl Hurt<'_> {
             (status == 503 && text.contains("needs WRITE")).then_some(text)
         };
         let said = eventually(PATIENCE, "/readyz to tell of the right", told).await?;
-        self.last().await?;
+        self.last().await;
         self.acl(&[&["--remove"], deny.as_slice()].concat()).await?;
         Ok(said.trim().to_owned())
     }
 
-    /// So little that there is always something in flight.
+    /// So little that the broker does not read on for a while after one large row.
     pub(super) async fn quota(&self) -> Result<String> {
         const CONFIG: &str = "producer_byte_rate=20000";
         let entity = ["--entity-type", "clients", "--entity-default"];
@@ -97,17 +97,20 @@ impl Hurt<'_> {
         let described = [entity.as_slice(), &["--describe"]].concat();
         let said = self.tool("kafka.admin.ConfigCommand", &described).await?;
         ensure!(said.contains("producer_byte_rate"), "no quota: {said}");
-        self.last().await?;
+        // What eleven seconds allow, and more.
+        self.persist(async || self.write(Kind::Padded(500_000)).await).await?;
+        self.no_ack_for(2.0).await?;
+        self.last().await;
         alter("--delete-config", "producer_byte_rate").await?;
-        Ok(said.trim().to_owned())
+        Ok(format!("{}; no ack for 2 s", said.trim()))
     }
 
     /// Everything is read before, so that what is lost with the topic is not missed.
     pub(super) async fn topic_recreated(&self) -> Result<String> {
         let load = self.stage.load()?;
-        load.pause().await?;
         // Nobody else may write between what is read and the deletion, or it would be lost.
         let quiet = self.stage.writing.write().await;
+        load.pause().await?;
         self.stage.followed(PATIENCE).await?;
         // The last of it may have been repeated by a relay that was killed just now.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -126,9 +129,9 @@ impl Hurt<'_> {
             })
         };
         eventually(PATIENCE, "the brokers to give the topic up", gone).await?;
-        drop(quiet);
         load.resume();
-        self.last().await?;
+        drop(quiet);
+        self.last().await;
         let unready = async || !self.stage.is_ready().await;
         eventually(PATIENCE, "the relay to miss its topic", unready).await?;
         let partitions = {
@@ -145,7 +148,7 @@ impl Hurt<'_> {
         self.tool("org.apache.kafka.tools.AclCommand", &topic).await
     }
 
-    async fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
+    pub(super) async fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
         let bootstrap = self.stage.kafka.bootstrap();
         let args = [&["--bootstrap-server", &bootstrap], args].concat();
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::Hurt;
-use crate::load::Kind;
+use crate::load::{Kind, Shape, write_one};
 use crate::process::{send, state_of};
 use crate::torture::fault::{Fault, Wire};
 use crate::torture::stage::{NAME, PATIENCE, blocking};
-use crate::{Signal, eventually};
+use crate::{Proxy, Signal, eventually};
 
 /// A walsender that cannot reach its receiver waits for `wal_sender_timeout`.
 const STOP_TIMEOUT: Duration = Duration::from_secs(45);
@@ -27,7 +27,7 @@ impl Hurt<'_> {
         });
         stopped.await?;
         ensure!(!postgres.is_running(), "it runs");
-        self.last().await?;
+        self.last().await;
         blocking(move || postgres.start_again()).await?;
         Ok("the process was gone".to_owned())
     }
@@ -38,7 +38,7 @@ impl Hurt<'_> {
         postgres.signal(Signal::Stop)?;
         let frozen = async || state_of(pid) == Some('T');
         eventually(PATIENCE, "Postgres to freeze", frozen).await?;
-        self.last().await?;
+        self.last().await;
         postgres.signal(Signal::Cont)?;
         Ok("state T".to_owned())
     }
@@ -73,32 +73,57 @@ impl Hurt<'_> {
         Ok(format!("walsender {pid}"))
     }
 
-    /// The wire is slow, so that the stop comes in the middle of the transaction.
+    /// The wire is slow, so that the stop comes in the middle of the transaction. Nobody else
+    /// writes, so that what is sent is of it.
     pub(super) async fn half_sent(&self) -> Result<String> {
-        let (keys, rows) = (self.stage.plan.shape.keys, self.stage.plan.huge());
-        let proxies = self.stage.proxies(Wire::Postgres);
-        self.persist(async || self.write(Kind::Huge(rows.div_ceil(keys))).await).await?;
+        let load = self.stage.load()?;
+        let quiet = self.stage.writing.write().await;
+        load.pause().await?;
+        let mut stopped = Ok(None);
+        for _ in 0..3 {
+            stopped = self.stop_half_sent().await;
+            if !matches!(stopped, Ok(None)) {
+                break;
+            }
+        }
+        load.resume();
+        drop(quiet);
+        stopped?.context("another relay each time")
+    }
+
+    /// `None` if the relay ended meanwhile, so that nobody knows how much was sent.
+    async fn stop_half_sent(&self) -> Result<Option<String>> {
+        let stage = self.stage;
+        stage.followed(PATIENCE).await?;
+        let proxies = stage.proxies(Wire::Postgres);
         for proxy in proxies {
             proxy.throttle(500_000);
         }
-        let metric = async || self.stage.relay.metric("walrelay_events_total").await;
-        let mut before = None;
+        let sent = async || stage.relay.metric("walrelay_events_total").await;
+        let (process, before) = (stage.relay.pid(), sent().await.unwrap_or(0.0));
+        let kind = Kind::Huge(stage.plan.huge().div_ceil(stage.plan.shape.keys));
+        let shape = Shape { padding: 100, ..stage.plan.shape };
+        let write = async || {
+            let client = stage.writer().await?;
+            write_one(client, shape, &stage.history, kind).await
+        };
+        let rows = self.persist(write).await?;
         let some = async || {
-            let now = metric().await;
-            // Another process counts from zero.
-            before = before.filter(|before| now.is_some_and(|now| now >= *before)).or(now);
-            now.zip(before).is_some_and(|(now, before)| now > before + 500.0)
+            stage.relay.pid() != process || sent().await.is_some_and(|now| now > before + 500.0)
         };
         eventually(PATIENCE, "a part of the transaction", some).await?;
-        let postgres = self.stage.primary();
+        let postgres = stage.primary();
         let victim = Arc::clone(&postgres);
         blocking(move || victim.stop_immediate()).await?;
-        let sent = metric().await.zip(before).map_or(0.0, |(now, before)| now - before);
-        for proxy in proxies {
-            proxy.pass()?;
-        }
+        let now = sent().await;
+        // What the proxies hold of it is lost on its way.
+        proxies.iter().try_for_each(Proxy::cut)?;
+        proxies.iter().try_for_each(Proxy::pass)?;
         blocking(move || postgres.start_again()).await?;
-        Ok(format!("stopped {sent} records after the beginning of {rows}"))
+        let Some(now) = now.filter(|_| stage.relay.pid() == process) else { return Ok(None) };
+        let (sent, rows) = (now - before, f64::from(u32::try_from(rows)?));
+        ensure!(sent < rows, "{sent} records were sent, and {rows} written");
+        Ok(Some(format!("stopped {sent} records after the beginning of {rows}")))
     }
 
     /// A write that is cut short counts as a full disk. The next walsender may write.
@@ -129,15 +154,23 @@ impl Hurt<'_> {
         let standby = Arc::clone(self.stage.standby.as_ref().context("no standby")?);
         let primary = self.stage.primary();
         let replayed = "SELECT pg_last_wal_replay_lsn()::text";
+        // Who wants silence may wait for the standby, and has to wait until it is there.
+        let writing = self.stage.writing.read().await;
         let frozen = standby.freeze_wal_receiver().await?;
         tokio::time::sleep(self.lasts.min(Duration::from_secs(5))).await;
+        // There is something that the standby does not know, also if nobody else writes.
+        let (client, shape) = (self.stage.writer().await?, self.stage.plan.shape);
+        write_one(client, shape, &self.stage.history, Kind::Rows(1)).await?;
         let known: String =
             standby.client("postgres").await?.query_one(replayed, &[]).await?.get(0);
-        let written = "SELECT pg_current_wal_flush_lsn()::text";
-        let written: String =
-            primary.client("postgres").await?.query_one(written, &[]).await?.get(0);
+        let written = "SELECT pg_current_wal_flush_lsn()::text, \
+                       pg_current_wal_flush_lsn() > $1::text::pg_lsn";
+        let row = primary.client("postgres").await?.query_one(written, &[&known]).await?;
+        let (written, more): (String, bool) = (row.get(0), row.get(1));
+        ensure!(more, "the standby knew {known} of {written}, which is all");
         primary.kill_9()?;
         self.stage.history.fork();
+        drop(writing);
         standby.promote().await?;
         drop(frozen);
         let timeline = standby.timeline().await?;
