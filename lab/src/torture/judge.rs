@@ -38,9 +38,11 @@ pub(super) fn judge(stage: &Stage, mut report: Report) -> Report {
     must(limited, format!("void: the relay ran under a limit of {limit:?} MiB of memory"));
     must(!watched.samples.is_empty(), "void: nobody could look at the relay".to_owned());
     let lasted = stage.lasted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut looks = 0;
     for window in lasted {
-        if let Err(lie) = told(&window, &report) {
-            must(false, lie);
+        match told(&window, &report) {
+            Ok(more) => looks += more,
+            Err(lie) => must(false, lie),
         }
     }
     let poisoned = stage.poisoned.load(Ordering::SeqCst);
@@ -62,7 +64,7 @@ pub(super) fn judge(stage: &Stage, mut report: Report) -> Report {
         breaks == 0 || report.faults.len() < plan.faults.len() || watched.sessions > 0,
         format!("sessions_total {} after {breaks} broken sessions", watched.sessions),
     );
-    report.failures = failures;
+    (report.outage_looks, report.failures) = (looks, failures);
     report
 }
 
@@ -120,9 +122,9 @@ fn comes_again_whole(report: &Report, beginnings: u64) -> bool {
 }
 
 /// Whether the relay said of an outage that it is not ready and not connected. Another fault may
-/// leave nothing to say: then only what was after it counts.
-fn told(outage: &Window, report: &Report) -> Result<(), String> {
-    let Some(after) = outage.fault.unready_after() else { return Ok(()) };
+/// leave nothing to say: then only what was after it counts. Returns at how many looks.
+fn told(outage: &Window, report: &Report) -> Result<usize, String> {
+    let Some(after) = outage.fault.unready_after() else { return Ok(0) };
     let own = outage.fault.side();
     let others = report.faults.iter().filter(|it| {
         matches!(it.fault.side(), Side::Relay | Side::Postgres) && it.fault.side() != own
@@ -130,7 +132,9 @@ fn told(outage: &Window, report: &Report) -> Result<(), String> {
     let others = others.filter(|it| it.from < outage.to && it.to > outage.from);
     let from = others.map(|it| it.to).fold(outage.from, Instant::max) + after;
     let lasting = |it: &&Sample| it.asked >= from && it.answered <= outage.to;
+    let mut looks = 0;
     for sample in report.watched.samples.iter().filter(lasting) {
+        looks += 1;
         let connected = match outage.fault.disconnects() {
             Some(Wire::Postgres) => sample.postgres_connected,
             Some(Wire::Kafka) => sample.kafka_connected,
@@ -142,7 +146,7 @@ fn told(outage: &Window, report: &Report) -> Result<(), String> {
             return Err(format!("{since:.1?} after {fault}: ready {ready}, connected {connected}"));
         }
     }
-    Ok(())
+    Ok(looks)
 }
 
 /// How often records may have come twice: kills of the relay, and producers that were given up.

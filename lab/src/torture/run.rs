@@ -49,6 +49,8 @@ pub struct Report {
     pub diverged: u64,
     /// SIGKILLs of the relay.
     pub kills: u64,
+    /// At how many looks the relay said of an outage that there is one.
+    pub outage_looks: usize,
     /// The faults with their times and evidence.
     pub story: Vec<String>,
     /// What must not be.
@@ -61,7 +63,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "seed {:<5} postgres {} {:>7} events {:>2} faults {:>6} repeats {:>5} diverged \
-             catch-up {:4.1} s, silence {:4.1} s, peak {:>3} MiB, {}",
+             catch-up {:4.1} s, silence {:4.1} s, outages told {:>3} times, peak {:>3} MiB, {}",
             plan.seed,
             plan.postgres,
             events,
@@ -70,6 +72,7 @@ impl fmt::Display for Report {
             verdict.diverged,
             self.catch_up.as_secs_f64(),
             watched.longest_silence.as_secs_f64(),
+            self.outage_looks,
             watched.peak_rss_bytes >> 20,
             if self.failures.is_empty() { "good" } else { "FAILED" },
         )
@@ -135,6 +138,7 @@ async fn play(stage: &Stage, watch: &Watch, story: &mut Vec<String>) -> Result<R
         watched,
         diverged,
         kills,
+        outage_looks: 0,
         story: Vec::new(),
         failures,
     };

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use tokio::net::TcpStream;
 
 use super::Hurt;
 use crate::proxy::Stats;
@@ -71,7 +72,14 @@ impl Hurt<'_> {
         let during = passed() - before;
         ensure!(during == 0, "{during} bytes passed {direction:?}");
         let cuts = cuts() - had;
-        ensure!((cuts > 0) == matches!(self.fault, Fault::Refused(_)), "{cuts} connections cut");
+        if matches!(self.fault, Fault::Refused(_)) {
+            for proxy in proxies {
+                let connected = TcpStream::connect(proxy.address()).await;
+                ensure!(connected.is_err(), "{} accepts connections", proxy.address());
+            }
+        } else {
+            ensure!(cuts == 0, "{cuts} connections cut");
+        }
         proxies.iter().try_for_each(Proxy::pass)?;
         let again = async || passed() > before;
         eventually(PATIENCE, format!("bytes to pass {direction:?} again"), again).await?;
