@@ -49,7 +49,7 @@ pub struct Cli {
 }
 
 /// What the program is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Send rows until told to stop by SIGTERM or SIGINT (the default)
     ///
@@ -92,6 +92,25 @@ pub enum Command {
     ///
     /// Connects to nothing. Mistakes are all reported at once, with exit status 64.
     Config,
+    /// Print the configuration for what another relay has been doing
+    #[command(subcommand)]
+    Migrate(Migrate),
+}
+
+/// Whose configuration is translated.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Migrate {
+    /// Print the configuration that does what a Debezium outbox connector does
+    ///
+    /// Reads the JSON of a Kafka Connect connector, or the application.properties or
+    /// application.yaml of Debezium Server. Comments say what differs, what has no counterpart, and
+    /// how to take over the slot without losing an event. Passwords are not printed.
+    /// Connects to nothing. A file that cannot be translated is refused with exit status 64.
+    #[command(verbatim_doc_comment)]
+    Debezium {
+        /// The file; "-" reads standard input.
+        file: PathBuf,
+    },
 }
 
 impl Cli {
@@ -109,7 +128,7 @@ impl Cli {
 
     /// What the program is asked to do.
     pub fn command(&self) -> Command {
-        self.command.unwrap_or(Command::Run { accept_gap: false })
+        self.command.clone().unwrap_or(Command::Run { accept_gap: false })
     }
 }
 
@@ -119,7 +138,7 @@ mod tests {
 
     use clap::CommandFactory;
 
-    use super::{Cli, Command, EX_USAGE};
+    use super::{Cli, Command, EX_USAGE, Migrate};
 
     #[test]
     fn definition_is_consistent() {
@@ -132,6 +151,8 @@ mod tests {
         assert_eq!(command(&["walrelay"]), Command::Run { accept_gap: false });
         assert_eq!(command(&["walrelay", "run"]), Command::Run { accept_gap: false });
         assert_eq!(command(&["walrelay", "config"]), Command::Config);
+        let migrate = Command::Migrate(Migrate::Debezium { file: "-".into() });
+        assert_eq!(command(&["walrelay", "migrate", "debezium", "-"]), migrate);
         let accepting = Command::Run { accept_gap: true };
         assert_eq!(command(&["walrelay", "run", "--accept-gap"]), accepting);
     }

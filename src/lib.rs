@@ -15,6 +15,7 @@ pub mod journal;
 pub mod kafka;
 pub mod lsn;
 pub mod metrics;
+pub mod migrate;
 pub mod outbox;
 pub mod past;
 pub mod pg;

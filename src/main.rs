@@ -1,17 +1,21 @@
 //! The program: reads the configuration, starts the log, runs.
 
 use std::env;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use walrelay::check::Report;
-use walrelay::cli::{Cli, Command, EX_USAGE};
+use walrelay::cli::{Cli, Command, EX_USAGE, Migrate};
 use walrelay::config::{self, Config, LogFormat};
 use walrelay::health::Health;
 use walrelay::http::{self, Pages};
 use walrelay::init;
 use walrelay::metrics::Metrics;
+use walrelay::migrate;
 use walrelay::shutdown::{Shutdown, end_with_any_panic};
 use walrelay::status::Status;
 use walrelay::supervise::Supervisor;
@@ -22,6 +26,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(status) => return status.into(),
     };
+    let command = cli.command();
+    if let Command::Migrate(Migrate::Debezium { file }) = &command {
+        return translate(file);
+    }
     let config = match Config::load(cli.config.as_deref(), config::environment()) {
         Ok(config) => config,
         Err(mistakes) => {
@@ -29,23 +37,23 @@ fn main() -> ExitCode {
             return EX_USAGE.into();
         }
     };
-    let command = cli.command();
-    let ended = match command {
+    let ended = match &command {
         Command::Config => {
             print!("{}", config.to_toml());
             Ok(true)
         }
         Command::Init { print: true, tables } => {
-            print!("{}", init::sql(&config, tables));
+            print!("{}", init::sql(&config, *tables));
             Ok(true)
         }
         Command::Run { accept_gap } => {
             start_log(&config.log);
-            run(config, accept_gap).map(|()| true)
+            run(config, *accept_gap).map(|()| true)
         }
+        Command::Migrate(_) => Ok(true),
         Command::Check { .. } | Command::Init { .. } | Command::Status { .. } => {
             start_log(&config.log);
-            look(&config, command)
+            look(&config, &command)
         }
     };
     match ended {
@@ -69,23 +77,50 @@ const THREADS_MAX: Duration = Duration::from_millis(500);
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
+/// The one command that reads no configuration of ours. `-` is standard input.
+fn translate(file: &Path) -> ExitCode {
+    let (name, file): (_, io::Result<Box<dyn Read>>) = if file == Path::new("-") {
+        ("standard input".to_owned(), Ok(Box::new(io::stdin())))
+    } else {
+        (file.display().to_string(), File::open(file).map(|file| Box::new(file) as _))
+    };
+    let mut text = String::new();
+    // One byte more tells what is too large.
+    let bytes_max = migrate::FILE_BYTES_MAX as u64 + 1;
+    let read = file.and_then(|file| file.take(bytes_max).read_to_string(&mut text));
+    let answer = match read {
+        Ok(_) => migrate::debezium(&name, &text).map_err(|refused| refused.to_string()),
+        Err(error) => Err(format!("{name}: cannot be read: {error}")),
+    };
+    match answer {
+        Ok(document) => {
+            print!("{document}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            EX_USAGE.into()
+        }
+    }
+}
+
 /// The commands that connect, answer and end. Returns whether the answer is a good one.
-fn look(config: &Config, command: Command) -> Outcome<bool> {
+fn look(config: &Config, command: &Command) -> Outcome<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let good = runtime.block_on(async {
         match command {
             Command::Check { json } => {
                 let report = Report::of(config).await;
-                answer(json, &report.to_text(), &report.to_json());
+                answer(*json, &report.to_text(), &report.to_json());
                 Ok(report.is_good())
             }
             Command::Status { json } => {
                 let status = Status::of(config).await?;
-                answer(json, &status.to_text(), &status.to_json());
+                answer(*json, &status.to_text(), &status.to_json());
                 Ok(true)
             }
-            Command::Init { tables, .. } => init::make(config, tables).await.map(|()| true),
-            Command::Run { .. } | Command::Config => Ok(true),
+            Command::Init { tables, .. } => init::make(config, *tables).await.map(|()| true),
+            Command::Run { .. } | Command::Config | Command::Migrate(_) => Ok(true),
         }
     });
     runtime.shutdown_timeout(THREADS_MAX);

@@ -1,7 +1,8 @@
 //! The program itself, without any server to talk to.
 
+use std::io::Write;
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -109,6 +110,46 @@ fn every_mistake_is_told_at_once_and_the_status_is_64() {
         }
         assert_eq!(told.lines().count(), 5, "{told}");
     }
+}
+
+#[test]
+fn migrate_prints_a_configuration_or_all_mistakes() {
+    let options = [
+        "connector.class=io.debezium.connector.postgresql.PostgresConnector",
+        "database.hostname=db",
+        "database.user=debezium",
+        "database.password=geheim",
+        "database.dbname=app",
+        "plugin.name=pgoutput",
+        "slot.name=orders",
+        "table.include.list=public.outbox",
+        "transforms=outbox",
+        "transforms.outbox.type=io.debezium.transforms.outbox.EventRouter",
+    ];
+    let migrate = |text: &str| {
+        let mut command = Command::new(BINARY);
+        command.args(["migrate", "debezium", "-"]).env_clear().current_dir(env::temp_dir());
+        let [stdin, stdout, stderr] = [(); 3].map(|()| Stdio::piped());
+        let mut child = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let output = migrate(&options.join("\n"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let document = text(&output.stdout);
+    assert!(document.starts_with("# Made by `walrelay migrate debezium` from standard input"));
+    assert!(document.contains("\nslot = \"orders\"\n") && !document.contains("geheim"));
+    assert_eq!(text(&output.stderr), "");
+
+    let output = migrate("slot.name=Orders\nconnector.class=X\n");
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(text(&output.stdout), "");
+    let told: Vec<_> = text(&output.stderr).lines().collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told.iter().any(|line| line.starts_with("standard input:1: slot.name: ")), "{told:?}");
+    let output = run(&["migrate", "debezium", "/nowhere/connector.json"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).starts_with("/nowhere/connector.json: cannot be read: "));
 }
 
 #[test]
