@@ -683,7 +683,7 @@ fn columns_that_may_be_missing_are_done_without() {
         let both = Template::parse("{seen}{gone}").unwrap();
         outbox.headers.push(("both".into(), Source::Template(both)));
         outbox.envelope.members = vec![("gone".into(), "gone".into()), ("s".into(), "seen".into())];
-        (outbox.partition, outbox.span_context) = (Some("gone".into()), Some("gone".into()));
+        (outbox.partition, outbox.span_context) = (Some("gone".into()), Some("none".into()));
     };
     let told = typed(shaped(change), &TYPED, &[]).unwrap_err().reason;
     assert_eq!(told, "the table has no column gone; add it or change the mapping");

@@ -203,11 +203,11 @@ impl Outbox {
         optional.extend(headers.map(|column| named("headers", column)));
         let members = self.envelope.members.iter();
         optional.extend(members.map(|(_, column)| named("envelope", column)));
-        optional.extend(one("span_context", &self.span_context));
         match self.missing_columns {
             MissingColumns::Error => columns.append(&mut optional),
             MissingColumns::Ignore => {}
         }
+        optional.extend(one("span_context", &self.span_context));
         Mapped { table: self.table.clone(), columns, optional }
     }
 }

@@ -194,10 +194,10 @@ fn headers(debezium: &mut Debezium, placements: &[Placement], keys: &mut Vec<Key
             comments.push(format!(
                 "A second header {name:?}, of the column {column}, is not possible here."
             ));
-        } else if name.is_empty() || !name.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        } else if name.is_empty() || name.chars().any(char::is_control) {
             comments.push(format!(
-                "A header {name:?}, of the column {column}, is not possible here: its name has \
-                 other than printable ASCII characters."
+                "A header {name:?}, of the column {column}, is not possible here: its name is \
+                 empty, or has control characters."
             ));
         } else {
             pairs.push((name.clone(), source(column)));

@@ -121,7 +121,9 @@ fn own_publication(text: &mut Text, postgres: &Postgres, outboxes: &Outboxes) {
     let tables: Vec<String> = outboxes.tables.iter().map(|it| it.name.to_sql()).collect();
     text.locked(&tables.join(", "));
     let tables = outboxes.tables.iter();
-    let tables = tables.map(|it| Mapped { table: it.name.clone(), columns: Vec::new() }).collect();
+    let tables = tables
+        .map(|it| Mapped { table: it.name.clone(), columns: Vec::new(), optional: Vec::new() })
+        .collect();
     let setup = Setup { publication: OWN.to_owned(), tables, ..Setup::default() };
     let kinds = format!("publish = '{}'", published(outboxes));
     let create = setup.create_publication_sql().replace("publish = 'insert'", &kinds);

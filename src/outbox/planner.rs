@@ -168,7 +168,8 @@ impl<'a> Planner<'a> {
 
     fn span_headers(&mut self) -> Vec<Header> {
         let Some(name) = &self.outbox.span_context else { return Vec::new() };
-        let Some(Found { index, .. }) = self.optional(name) else { return Vec::new() };
+        // Debezium does without it, and so would its users.
+        let Some(Found { index, .. }) = self.found(name) else { return Vec::new() };
         let header = |name| {
             let field = self.make(Make::Span(index, name));
             Header { omitted_if_null: true, ..Header::new(name, field) }

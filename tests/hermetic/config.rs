@@ -126,8 +126,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("delivery.positions_topic", "'..'", "\"..\" cannot be a topic name"),
     (
         "delivery.position_header",
-        "'Größe'",
-        "expected a name of printable ASCII characters, got \"Größe\"",
+        "\"a\\tb\"",
+        "expected a name without control characters, got \"a\\tb\"",
     ),
     ("delivery.max_in_flight", "'many'", "expected a whole number from 1 to 1000000, got \"many\""),
     ("delivery.max_in_flight", "0", "expected a whole number from 1 to 1000000, got 0"),

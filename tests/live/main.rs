@@ -25,6 +25,8 @@ mod must_hold;
 mod records;
 // What a row becomes, key by key of its [[outbox]].
 mod mapping;
+// What Debezium's outbox router made of the same rows.
+mod golden;
 // A broker that freezes, forgets, is late or has no room left.
 mod brokers;
 // Three brokers: leaders and controllers that change.
