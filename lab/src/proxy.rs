@@ -31,7 +31,8 @@ use crate::wait_until;
 
 /// How long the proxy's own thread may take to do what it was told.
 const OBEY_TIMEOUT: Duration = Duration::from_secs(10);
-const CHUNK_BYTES: usize = 16 * 1024;
+/// The most that a proxy reads at once, and has in hand when it stalls.
+pub const CHUNK_BYTES: usize = 16 * 1024;
 /// Under a delay, this many chunks may be on their way in each direction.
 const QUEUE_CHUNKS: usize = 256;
 /// A throttled pump writes as often as this.

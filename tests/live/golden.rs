@@ -413,8 +413,8 @@ fn is_the_same(expected: &Value, record: &Record, differs: Option<Differs>) -> b
 fn same_value(expected: &Value, record: &Record, differs: Option<Differs>) -> bool {
     if let Some(sum) = expected.get("value_sha256") {
         let payload = record.payload.as_deref().unwrap_or_default();
-        let digest = Sha256::digest(payload);
-        return digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>() == text(sum);
+        let digits = Sha256::digest(payload).into_iter().map(|byte| format!("{byte:02x}"));
+        return digits.collect::<Vec<_>>().concat() == text(sum);
     }
     let value = bytes(&expected["value"]);
     match differs {

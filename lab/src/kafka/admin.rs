@@ -11,6 +11,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use super::{Broker, Kafka};
@@ -54,7 +55,12 @@ impl Kafka {
     pub async fn add_partitions(&self, name: &str, total: i32) -> Result<()> {
         let partitions = NewPartitions::new(name, usize::try_from(total)?);
         let results = self.admin()?.create_partitions([&partitions], &options()).await;
-        all_right(results).with_context(|| format!("add partitions to {name}"))?;
+        match results {
+            // It may have been done all the same.
+            Err(error)
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) => {}
+            results => all_right(results).with_context(|| format!("add partitions to {name}"))?,
+        }
         self.wait_for_partitions(name, total).await
     }
 

@@ -212,14 +212,17 @@ impl Fault {
         Some(Duration::from_secs(seconds))
     }
 
-    /// The connection that is gone with it, which the relay must not claim to have by then.
-    pub fn disconnects(self) -> Option<Wire> {
+    /// The connection that is gone with it, and after how long the relay must not claim to have
+    /// it any more: brokers are asked every ten seconds, and have five to answer.
+    pub fn disconnects(self) -> Option<(Wire, Duration)> {
         match self {
             PostgresImmediateStop | PostgresFastStop | PostgresKilled | Refused(Wire::Postgres) => {
-                Some(Wire::Postgres)
+                Some((Wire::Postgres, Duration::from_secs(3)))
             }
             // Of a broker that is silent nobody knows whether it is there.
-            KafkaKilled | KafkaStopped | Refused(Wire::Kafka) => Some(Wire::Kafka),
+            KafkaKilled | KafkaStopped | Refused(Wire::Kafka) => {
+                Some((Wire::Kafka, Duration::from_secs(17)))
+            }
             _ => None,
         }
     }

@@ -114,13 +114,23 @@ impl Hurt<'_> {
     async fn relay_frozen_long(&self) -> Result<String> {
         const SAID: &str = "terminating walsender process due to replication timeout";
         let (relay, postgres) = (&self.stage.relay, self.stage.primary());
-        let streams = async || relay.metric("walrelay_postgres_connected").await == Some(1.0);
-        eventually(PATIENCE, "a stream to freeze", streams).await?;
         let before = postgres.log().matches(SAID).count();
-        relay.signal(Signal::Stop)?;
-        let begun = Instant::now();
-        let frozen = async || relay.state() == Some('T');
-        eventually(PATIENCE, "the relay to freeze", frozen).await?;
+        // Between two sessions there is none to be ended.
+        let begun = eventually(PATIENCE, "a stream to freeze", async || {
+            let streams = relay.metric("walrelay_postgres_connected").await == Some(1.0);
+            if !streams || relay.signal(Signal::Stop).is_err() {
+                return None;
+            }
+            let begun = Instant::now();
+            let frozen = async || relay.state() == Some('T');
+            eventually(PATIENCE, "the relay to freeze", frozen).await.ok()?;
+            if self.has_walsender().await {
+                return Some(begun);
+            }
+            relay.signal(Signal::Cont).ok()?;
+            None
+        });
+        let begun = begun.await?;
         self.last().await;
         let said = async || postgres.log().matches(SAID).count() > before;
         let said = eventually(PATIENCE, "Postgres to end the session", said).await;

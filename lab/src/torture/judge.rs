@@ -136,8 +136,9 @@ fn told(outage: &Window, report: &Report) -> Result<usize, String> {
     for sample in report.watched.samples.iter().filter(lasting) {
         looks += 1;
         let connected = match outage.fault.disconnects() {
-            Some(Wire::Postgres) => sample.postgres_connected,
-            Some(Wire::Kafka) => sample.kafka_connected,
+            Some((_, after)) if sample.asked < outage.from + after => false,
+            Some((Wire::Postgres, _)) => sample.postgres_connected,
+            Some((Wire::Kafka, _)) => sample.kafka_connected,
             None => false,
         };
         if sample.ready || connected {

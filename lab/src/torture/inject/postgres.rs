@@ -57,6 +57,14 @@ impl Hurt<'_> {
         Ok(format!("backend {pid} {SAID}"))
     }
 
+    /// Whether somebody reads the slot.
+    pub(super) async fn has_walsender(&self) -> bool {
+        let sql = "SELECT FROM pg_replication_slots
+                   WHERE slot_name = $1 AND active_pid IS NOT NULL";
+        let Ok(client) = self.stage.client().await else { return false };
+        client.query_opt(sql, &[&NAME]).await.is_ok_and(|row| row.is_some())
+    }
+
     pub(super) async fn walsender_terminated(&self) -> Result<String> {
         let client = self.stage.client().await?;
         let sql = "SELECT active_pid, pg_terminate_backend(active_pid)
