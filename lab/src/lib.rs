@@ -26,6 +26,7 @@ pub mod downloads;
 pub mod history;
 pub mod kafka;
 pub mod load;
+pub mod monitor;
 pub mod pooler;
 pub mod ports;
 pub mod postgres;

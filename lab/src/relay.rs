@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::monitor::Monitor;
 use crate::ports::{self, Port};
 use crate::process::{Child, Launch, Signal, read_log, show_log_of_failed_test};
 use crate::run_dir::RunDir;
@@ -25,6 +26,7 @@ pub struct Relay {
     builder: Builder,
     http: Port,
     child: Mutex<Option<Child>>,
+    monitor: Option<Monitor>,
     /// Last, so that the files go after the process.
     run: RunDir,
 }
@@ -37,6 +39,7 @@ pub struct Builder {
     args: Vec<OsString>,
     env: Vec<(String, String)>,
     memory_max: Option<u64>,
+    monitored: bool,
 }
 
 impl Builder {
@@ -68,10 +71,20 @@ impl Builder {
         self
     }
 
+    /// Whether its pages are looked at all the time. If they contradict each other, dropping it
+    /// panics.
+    #[must_use]
+    pub fn monitored(mut self) -> Builder {
+        self.monitored = true;
+        self
+    }
+
     /// Writes the file and starts the process. It need not be ready yet, nor live long.
     pub fn start(self) -> Result<Relay> {
         let (http, run) = (ports::reserve()?, RunDir::create("relay")?);
-        let relay = Relay { builder: self, http, child: Mutex::new(None), run };
+        let address = http.address().parse().context("the address of the pages")?;
+        let monitor = self.monitored.then(|| Monitor::start(address));
+        let relay = Relay { builder: self, http, child: Mutex::new(None), monitor, run };
         relay.write_config(&relay.builder.config)?;
         relay.start_again()?;
         Ok(relay)
@@ -87,6 +100,7 @@ impl Relay {
             args: Vec::new(),
             env: Vec::new(),
             memory_max: None,
+            monitored: false,
         }
     }
 
@@ -250,7 +264,13 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        let contradictions = self.monitor.take().map(Monitor::contradictions).unwrap_or_default();
+        let failed = std::thread::panicking();
+        if !failed && !contradictions.is_empty() {
+            eprintln!("{}", self.log());
+        }
         show_log_of_failed_test("the relay", &self.log());
+        assert!(failed || contradictions.is_empty(), "{contradictions:?}");
     }
 }
 
@@ -264,7 +284,7 @@ pub async fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
     parse_answer(&String::from_utf8_lossy(&answer))
 }
 
-fn parse_answer(answer: &str) -> Result<(u16, String)> {
+pub(crate) fn parse_answer(answer: &str) -> Result<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of head")?;
     let status = head.split_whitespace().nth(1).context("the answer has no status")?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");

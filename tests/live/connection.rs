@@ -350,7 +350,7 @@ async fn a_server_that_does_not_answer_is_given_up_in_time() {
 }
 
 fn start(config: String) -> Relay {
-    Relay::builder(env!("CARGO_BIN_EXE_walrelay")).config(config).start().unwrap()
+    Relay::builder(env!("CARGO_BIN_EXE_walrelay")).monitored().config(config).start().unwrap()
 }
 
 #[tokio::test]
@@ -450,7 +450,7 @@ async fn a_password_that_is_wrong_is_told_to_nobody_and_works_once_it_is_right()
         let config = scene.config(&url, &scene.kafka.bootstrap());
         let config = config.replacen("[postgres]", section, 1);
         let binary = env!("CARGO_BIN_EXE_walrelay");
-        let relay = Relay::builder(binary).config(config).env("OUR_SECRET", WRONG);
+        let relay = Relay::builder(binary).monitored().config(config).env("OUR_SECRET", WRONG);
         let relay = relay.start().unwrap();
 
         // WHEN it is refused

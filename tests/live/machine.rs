@@ -73,6 +73,7 @@ async fn d25_e8_a_clock_that_jumps_is_of_no_account() {
     let clock = Clock::new(&scene.topic);
     let config = scene.config(&scene.database.url(), &scene.kafka.bootstrap());
     let relay = Relay::builder(env!("CARGO_BIN_EXE_walrelay"))
+        .monitored()
         .config(config)
         .env("LD_PRELOAD", clock.library.to_str().unwrap())
         .env("CLOCK_FILE", clock.file.to_str().unwrap());
@@ -241,7 +242,8 @@ async fn e6_under_a_limit_of_memory_a_burst_and_an_outage_end_nothing() {
     let kafka = Kafka::start().unwrap();
     let scene = Scene::on(Postgres::shared(LATEST), &kafka, 6).await;
     let config = scene.config(&scene.database.url(), &kafka.bootstrap());
-    let relay = Relay::builder(env!("CARGO_BIN_EXE_walrelay")).config(config).memory_max(LIMIT);
+    let relay =
+        Relay::builder(env!("CARGO_BIN_EXE_walrelay")).monitored().config(config).memory_max(LIMIT);
     let relay = relay.start().unwrap();
     relay.wait_ready(PATIENCE).await.unwrap();
     assert_eq!(relay.memory_max(), Some(LIMIT));

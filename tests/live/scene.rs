@@ -112,7 +112,12 @@ impl<'a> Scene<'a> {
     pub fn start_with(&self, url: &str, brokers: &str, args: &[&str]) -> Relay {
         let config = self.config(url, brokers);
         let binary = env!("CARGO_BIN_EXE_walrelay");
-        Relay::builder(binary).config(config).args(args.iter().copied()).start().unwrap()
+        Relay::builder(binary)
+            .monitored()
+            .config(config)
+            .args(args.iter().copied())
+            .start()
+            .unwrap()
     }
 
     /// Runs one of the commands that answer and end: whether it was a good answer, and the answer.
