@@ -10,12 +10,12 @@
 //! identity, `[B@1b2c`, or `java.nio.HeapByteBuffer[pos=0 lim=3 cap=3]` cannot be a key. So a
 //! `bytea` is its bytes, and `numeric` without a scale, bits and points are Postgres' own text.
 
-mod array;
+pub(crate) mod array;
 mod decimal;
 mod float;
 mod json;
 mod schema;
-mod time;
+pub(crate) mod time;
 
 use std::io::Write as _;
 
@@ -240,13 +240,17 @@ impl Kind {
         let start = out.len();
         self.append(text, form, out).ok_or_else(|| {
             out.truncate(start);
-            let (shown, more) = match text.split_at_checked(60) {
-                Some((shown, _)) => (shown, "…"),
-                None => (text, ""),
-            };
-            let shown = String::from_utf8_lossy(shown);
-            format!("the {} {shown}{more} cannot be sent{}", self.noun(), self.remedy(text))
+            format!("{}{}", self.unsendable(text), self.remedy(text))
         })
+    }
+
+    /// What is said of a value that is not what this kind looks like.
+    pub(crate) fn unsendable(&self, text: &[u8]) -> String {
+        let (shown, more) = match text.split_at_checked(60) {
+            Some((shown, _)) => (shown, "…"),
+            None => (text, ""),
+        };
+        format!("the {} {}{more} cannot be sent", self.noun(), String::from_utf8_lossy(shown))
     }
 
     /// Appends it, or a part of it and `None` if it is not what this kind looks like.
@@ -276,7 +280,16 @@ impl Kind {
                 quote(form, out, |out| time::zoned_timestamp(text, *digits, out))?;
             }
             Kind::ZonedTime => quote(form, out, |out| time::zoned_time(text, out))?,
-            Kind::Array(element) => array::write(element, text, form, out)?,
+            Kind::Array(element) => {
+                let separator = if form.element() == Form::StringElement { ", " } else { "," };
+                array::write(text, separator, out, |value, out| {
+                    let Some(value) = value else {
+                        out.extend_from_slice(NULL);
+                        return Some(());
+                    };
+                    element.append(value, form.element(), out)
+                })?;
+            }
             _ => self.append_bytes(text, form, out)?,
         }
         Some(())

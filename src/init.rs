@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use postgres_protocol::escape::escape_identifier;
 
-use crate::config::{Config, Outbox};
+use crate::config::{Config, Outbox, Payload};
 use crate::error::Error;
 use crate::pg::session::{self, look};
 use crate::pg::setup::Setup;
@@ -95,7 +95,10 @@ pub fn create_table(outbox: &Outbox) -> String {
     for column in headers.chain(members) {
         add(column, "varchar(255)");
     }
-    add(payload.as_str(), "jsonb");
+    let kind = if let Payload::Column(_) = payload { "jsonb" } else { "text" };
+    for column in payload.columns() {
+        add(column, kind);
+    }
     let columns =
         columns.iter().map(|(name, kind)| format!("    {} {kind}", escape_identifier(name)));
     let columns = columns.collect::<Vec<_>>().join(",\n");

@@ -3,6 +3,7 @@
 mod make;
 mod plan;
 mod planner;
+mod row;
 mod span;
 
 use std::collections::HashMap;
@@ -205,8 +206,8 @@ impl Outboxes {
         };
         plan.fill_letter(scratch, tuple, place, poison);
         let row = scratch.row(tuple);
-        let payload =
-            || plan.payload_of(row).or_else(|| plan::bytes_of(tuple, plan.payload_column));
+        let column = || plan::bytes_of(tuple, plan.payload_column?);
+        let payload = || plan.payload_of(row).or_else(column);
         Some(Record {
             table: &outbox.table,
             topic,
@@ -236,3 +237,7 @@ fn found<'a>(
 #[cfg(test)]
 #[path = "outbox_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "outbox_rows_tests.rs"]
+mod rows_tests;

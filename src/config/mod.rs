@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::{env, fmt, fs};
 
-pub use outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox};
+pub use outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox, Payload};
 pub use reader::{Mistake, Mistakes};
 pub use secret::Secret;
 
@@ -190,7 +190,7 @@ impl Outbox {
         let mut columns: Vec<_> = one("id", &self.id).into_iter().collect();
         let key = self.key.iter().flat_map(Source::columns);
         columns.extend(key.map(|column| named("key", column)));
-        columns.push(named("payload", &self.payload));
+        columns.extend(self.payload.columns().map(|column| named("payload", column)));
         columns.extend(self.topic.columns().map(|column| named("topic", column)));
         columns.extend(one("timestamp", &self.timestamp));
         if !self.envelope.members.is_empty() && self.payload_format == Format::JsonWithSchema {

@@ -15,8 +15,8 @@ pub struct Outbox {
     pub key: Option<Source>,
     /// How the key is written.
     pub key_format: Format,
-    /// The column that becomes the value.
-    pub payload: String,
+    /// What becomes the value.
+    pub payload: Payload,
     /// How the payload is written.
     pub payload_format: Format,
     /// Whether an empty payload is no payload: a tombstone.
@@ -57,7 +57,7 @@ impl Outbox {
             id: None,
             key: None,
             key_format: Format::String,
-            payload: payload.to_owned(),
+            payload: payload.into(),
             payload_format: Format::String,
             tombstone_if_blank: false,
             envelope: Envelope {
@@ -78,6 +78,36 @@ impl Outbox {
             on_poison: OnPoison::Halt,
             dead_letter_topic: None,
         }
+    }
+}
+
+/// What becomes the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// A column.
+    Column(String),
+    /// A JSON object of these columns, in this order.
+    Columns(Vec<String>),
+    /// A JSON object of all columns that the table has.
+    Row,
+}
+
+/// A column's name.
+impl From<&str> for Payload {
+    fn from(column: &str) -> Payload {
+        Payload::Column(column.to_owned())
+    }
+}
+
+impl Payload {
+    /// Each column that it names.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        let columns = match self {
+            Payload::Column(column) => std::slice::from_ref(column),
+            Payload::Columns(columns) => columns,
+            Payload::Row => &[],
+        };
+        columns.iter().map(String::as_str)
     }
 }
 

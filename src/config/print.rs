@@ -4,10 +4,10 @@ use std::fmt::{Display, Write};
 
 use super::properties::masked;
 use super::secret::mask_url;
-use super::sections::outbox::{FORMATS, MISSING_COLUMNS, ON_POISON, ON_UPDATE};
+use super::sections::outbox::{FORMATS, MISSING_COLUMNS, ON_POISON, ON_UPDATE, WHOLE_ROW};
 use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS};
 use super::value::{bytes, spelled};
-use super::{Config, Outbox, PasswordFrom};
+use super::{Config, Outbox, PasswordFrom, Payload};
 use crate::rewrite::Rewrite;
 use crate::template::Source;
 
@@ -49,9 +49,8 @@ impl Config {
     }
 
     fn print_kafka(&self, toml: &mut Toml) {
-        let brokers: Vec<String> = self.kafka.brokers.iter().map(|host| quoted(host)).collect();
         toml.header("[kafka]");
-        toml.key("brokers", format!("[{}]", brokers.join(", ")));
+        toml.list("brokers", &self.kafka.brokers);
         toml.header("[kafka.properties]");
         for (name, value) in masked(&self.kafka.properties) {
             toml.text(&quoted(name), value);
@@ -78,7 +77,11 @@ impl Outbox {
         toml.option("id", self.id.as_ref());
         toml.option("key", self.key.as_ref().map(Source::to_string).as_ref());
         toml.text("key_format", spelled(FORMATS, &self.key_format));
-        toml.text("payload", &self.payload);
+        match &self.payload {
+            Payload::Column(column) => toml.text("payload", column),
+            Payload::Columns(columns) => toml.list("payload", columns),
+            Payload::Row => toml.text("payload", WHOLE_ROW),
+        }
         toml.text("payload_format", spelled(FORMATS, &self.payload_format));
         toml.key("tombstone_if_blank", self.tombstone_if_blank);
         toml.pairs("envelope", self.envelope.members.iter().cloned());
@@ -117,6 +120,11 @@ impl Toml {
 
     fn text(&mut self, name: &str, value: &str) {
         self.key(name, quoted(value));
+    }
+
+    fn list(&mut self, name: &str, texts: &[String]) {
+        let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+        self.key(name, format!("[{}]", texts.join(", ")));
     }
 
     /// `""` stands for nothing.

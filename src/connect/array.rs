@@ -1,7 +1,5 @@
 //! Arrays: `{a,"b c",NULL}` as Java's `List`, or as JSON.
 
-use super::{Form, Kind, NULL};
-
 /// As many as Postgres has (`MAXDIM`).
 const DIMENSIONS_MAX: usize = 6;
 
@@ -14,9 +12,14 @@ enum Read {
     Value,
 }
 
-/// Appends an array, nested if it has more than one dimension.
-pub(super) fn write(element: &Kind, text: &[u8], form: Form, out: &mut Vec<u8>) -> Option<()> {
-    let separator: &[u8] = if let Form::String | Form::StringElement = form { b", " } else { b"," };
+/// Appends an array, nested if it has more than one dimension. `element` appends one of its
+/// elements; no text is NULL.
+pub(crate) fn write(
+    text: &[u8],
+    separator: &str,
+    out: &mut Vec<u8>,
+    element: impl Fn(Option<&[u8]>, &mut Vec<u8>) -> Option<()>,
+) -> Option<()> {
     let (mut rest, mut depth, mut read) = (values(text)?, 0, Read::Nothing);
     let mut unquoted = Vec::new();
     while let Some((&byte, tail)) = rest.split_first() {
@@ -33,13 +36,13 @@ pub(super) fn write(element: &Kind, text: &[u8], form: Form, out: &mut Vec<u8>) 
                 (Read::Value, tail)
             }
             b',' if depth > 0 && read == Read::Value => {
-                out.extend_from_slice(separator);
+                out.extend_from_slice(separator.as_bytes());
                 (Read::Comma, tail)
             }
             b'"' if expects_value => {
                 unquoted.clear();
                 let tail = unquote(tail, &mut unquoted)?;
-                element.append(&unquoted, form.element(), out)?;
+                element(Some(&unquoted), out)?;
                 (Read::Value, tail)
             }
             _ if expects_value => {
@@ -47,8 +50,8 @@ pub(super) fn write(element: &Kind, text: &[u8], form: Form, out: &mut Vec<u8>) 
                 let (value, tail) = rest.split_at_checked(end?)?;
                 match value {
                     b"" => return None,
-                    b"NULL" => out.extend_from_slice(NULL),
-                    _ => element.append(value, form.element(), out)?,
+                    b"NULL" => element(None, out)?,
+                    _ => element(Some(value), out)?,
                 }
                 (Read::Value, tail)
             }

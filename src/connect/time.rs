@@ -55,26 +55,50 @@ pub(super) fn zoned_timestamp(text: &[u8], digits: u8, out: &mut Vec<u8>) -> Opt
         out.extend_from_slice(text);
         return Some(());
     }
-    let Moment { year, month, day, us } = Moment::parse(text)?;
-    // Writing to memory does not fail.
-    let _ = match year {
-        ..0 => write!(out, "{year:05}"),
-        0..=9999 => write!(out, "{year:04}"),
-        _ => write!(out, "+{year}"),
-    };
-    let _ = write!(out, "-{month:02}-{day:02}T");
-    clock(us, out);
+    let moment = Moment::parse(text)?;
+    date(moment, out);
+    out.push(b'T');
+    clock(moment.us, out);
     let digits = digits.min(6);
     if digits > 0 {
-        let fraction = us % 1_000_000 / 10_i64.pow(6 - u32::from(digits));
+        let fraction = moment.us % 1_000_000 / 10_i64.pow(6 - u32::from(digits));
         let _ = write!(out, ".{fraction:0width$}", width = usize::from(digits));
     }
     out.push(b'Z');
     Some(())
 }
 
+/// Appends a `date` as ISO 8601 has it. Infinity keeps its name.
+pub(crate) fn iso_date(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    if let b"infinity" | b"-infinity" = text {
+        out.extend_from_slice(text);
+    } else {
+        date(Moment::parse(text)?, out);
+    }
+    Some(())
+}
+
+/// Appends a point in time as ISO 8601 has it, without a zone, and with no more digits behind its
+/// seconds than are needed. Infinity keeps its name.
+pub(crate) fn iso(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    if let b"infinity" | b"-infinity" = text {
+        out.extend_from_slice(text);
+        return Some(());
+    }
+    iso_moment(Moment::parse(text)?, out);
+    Some(())
+}
+
+/// The same of one that has been read.
+pub(crate) fn iso_moment(moment: Moment, out: &mut Vec<u8>) {
+    date(moment, out);
+    out.push(b'T');
+    clock(moment.us, out);
+    fraction(moment.us, out);
+}
+
 /// Appends a `timetz`, with no more digits behind its seconds than are needed.
-pub(super) fn zoned_time(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn zoned_time(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let text = str::from_utf8(text).ok()?;
     let (time, zone) = text.split_at_checked(text.rfind(['+', '-'])?)?;
     let west = zone.starts_with('-');
@@ -86,16 +110,20 @@ pub(super) fn zoned_time(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let us = time::us_of_day(time)? + if west { zone } else { -zone };
     let us = us.rem_euclid(US_PER_DAY);
     clock(us, out);
-    let (mut fraction, mut width) = (us % 1_000_000, 6);
-    if fraction > 0 {
-        while fraction % 10 == 0 {
-            (fraction, width) = (fraction / 10, width - 1);
-        }
-        // Writing to memory does not fail.
-        let _ = write!(out, ".{fraction:0width$}");
-    }
+    fraction(us, out);
     out.push(b'Z');
     Some(())
+}
+
+/// Appends the day.
+fn date(Moment { year, month, day, .. }: Moment, out: &mut Vec<u8>) {
+    // Writing to memory does not fail.
+    let _ = match year {
+        ..0 => write!(out, "{year:05}"),
+        0..=9999 => write!(out, "{year:04}"),
+        _ => write!(out, "+{year}"),
+    };
+    let _ = write!(out, "-{month:02}-{day:02}");
 }
 
 /// Appends the whole seconds.
@@ -104,6 +132,18 @@ fn clock(us: i64, out: &mut Vec<u8>) {
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     // Writing to memory does not fail.
     let _ = write!(out, "{hours:02}:{minutes:02}:{:02}", seconds % 60);
+}
+
+/// Appends what there is of a second's fraction, without zeros at its end.
+fn fraction(us: i64, out: &mut Vec<u8>) {
+    let (mut fraction, mut width) = (us % 1_000_000, 6);
+    if fraction > 0 {
+        while fraction % 10 == 0 {
+            (fraction, width) = (fraction / 10, width - 1);
+        }
+        // Writing to memory does not fail.
+        let _ = write!(out, ".{fraction:0width$}");
+    }
 }
 
 /// Microseconds of an interval like `1 year 2 mons -3 days +04:05:06.789`. A month has a twelfth

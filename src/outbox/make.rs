@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::plan::{Place, bytes_of};
-use super::span;
+use super::{row, span};
 use crate::connect::{self, Kind};
 use crate::pg::output::Tuple;
 use crate::rewrite::Rewrite;
@@ -57,6 +57,8 @@ pub(super) enum Json {
     Literal(String),
     /// A column, as its type is written.
     Value(usize, Kind),
+    /// A column, as JSON itself has its type.
+    Natural(usize, Kind),
     /// A column that holds JSON, as it is.
     Document(usize),
     /// A text as a string.
@@ -132,6 +134,10 @@ impl Json {
             Json::Literal(text) => bytes.extend_from_slice(text.as_bytes()),
             Json::Value(index, kind) => {
                 let written = kind.json(bytes_of(row, *index), bytes);
+                written.map_err(|reason| Unmade { column: Some(*index), reason })?;
+            }
+            Json::Natural(index, kind) => {
+                let written = row::write(kind, bytes_of(row, *index), bytes);
                 written.map_err(|reason| Unmade { column: Some(*index), reason })?;
             }
             Json::Document(index) => {

@@ -18,7 +18,7 @@ const KEPT_BYTES: usize = 1 << 20;
 
 /// What is said of a row that is no record, in headers of these names: what is wrong; the table;
 /// the row's `id`; where its transaction's commit record is in the log; the topic that it was for;
-/// the bytes of the payload, in Postgres' text form.
+/// the bytes of the payload, in Postgres' text form if it is a column.
 const LETTER_HEADERS: [&str; 6] = [
     "walrelay-reason",
     "walrelay-table",
@@ -58,8 +58,8 @@ pub(super) struct Plan {
     pub(super) id: Option<usize>,
     pub(super) key: Option<Field>,
     pub(super) payload: Field,
-    /// The column it is made of.
-    pub(super) payload_column: usize,
+    /// The column it is made of, if it is one.
+    pub(super) payload_column: Option<usize>,
     pub(super) headers: Vec<Header>,
     /// The headers of what goes to the topic for rows that are no records.
     pub(super) letter_headers: Vec<Header>,
@@ -173,7 +173,11 @@ impl Plan {
         }
         scratch.timestamp = Timestamp::Committed(place.committed_ms());
         let topic = scratch.row(row).get(self.topic).map(<[u8]>::to_vec);
-        let size = bytes_of(row, self.payload_column).map(|it| it.len().to_string().into_bytes());
+        let payload = match self.payload_column {
+            Some(column) => bytes_of(row, column),
+            None => scratch.row(row).get(self.payload),
+        };
+        let size = payload.map(|it| it.len().to_string().into_bytes());
         let said: [Option<Vec<u8>>; LETTER_HEADERS.len()] = [
             Some(poison.reason.clone().into_bytes()),
             Some(poison.table.to_string().into_bytes()),
@@ -203,7 +207,8 @@ impl Plan {
     pub(super) fn payload_of<'a>(&self, row: Row<'a>) -> Option<&'a [u8]> {
         // As `String.trim` of Java has it. An empty `bytea` comes as `\\x` and is none.
         let blank = |bytes: &[u8]| bytes.iter().all(|byte| *byte <= b' ');
-        if self.tombstone_if_blank && bytes_of(row.tuple, self.payload_column).is_none_or(blank) {
+        let column = self.payload_column.and_then(|index| bytes_of(row.tuple, index));
+        if self.tombstone_if_blank && column.is_none_or(blank) {
             return None;
         }
         row.get(self.payload)

@@ -3,7 +3,7 @@
 use super::Announced;
 use super::make::{Json, Make, Piece, Style};
 use super::plan::{Clock, Plan};
-use crate::config::{Format, MissingColumns, Outbox};
+use crate::config::{Format, MissingColumns, Outbox, Payload};
 use crate::connect::{Described, Kind};
 use crate::pg::known;
 use crate::pg::oid::{BIGINT, JSON, JSONB, is_date, is_whole};
@@ -46,8 +46,11 @@ impl<'a> Planner<'a> {
         let outbox = self.outbox;
         let id_column = outbox.id.as_ref().map(|name| self.column(name));
         let key = outbox.key.as_ref().map(|key| self.formatted(key, outbox.key_format));
-        let payload_column = self.column(&outbox.payload);
-        let payload = self.payload();
+        let (payload, payload_column) = match &outbox.payload {
+            Payload::Column(column) => (self.payload(column), Some(self.column(column))),
+            Payload::Columns(columns) => (self.row(columns.iter().map(String::as_str)), None),
+            Payload::Row => (self.row(self.columns.iter().map(|it| it.name.as_str())), None),
+        };
         let headers = self.headers(position_header);
         let topic = self.topic();
         let partition = outbox.partition.as_ref().and_then(|name| self.partition(name));
@@ -234,14 +237,29 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn payload(&mut self) -> Field {
+    /// A JSON object of these columns.
+    fn row(&mut self, columns: impl Iterator<Item = &'a str>) -> Field {
+        let mut object = String::from("{");
+        let mut pieces = Vec::new();
+        for name in columns {
+            let Some(found) = self.required(name) else { continue };
+            let comma = if pieces.is_empty() { "" } else { "," };
+            object = format!("{object}{comma}{}:", serde_json::Value::from(name));
+            pieces.push(Json::Literal(std::mem::take(&mut object)));
+            pieces.push(Json::Natural(found.index, found.kind));
+        }
+        pieces.push(Json::Literal(object + "}"));
+        self.make(Make::Json(pieces))
+    }
+
+    fn payload(&mut self, column: &str) -> Field {
         let outbox = self.outbox;
         if outbox.envelope.members.is_empty() {
-            return self.formatted(&Source::Column(outbox.payload.clone()), outbox.payload_format);
+            return self.formatted(&Source::Column(column.to_owned()), outbox.payload_format);
         }
         let mut schemas = Vec::new();
         let mut values = Vec::new();
-        let found = self.required(&outbox.payload).map(|found| ("payload", found));
+        let found = self.required(column).map(|found| ("payload", found));
         let mut members: Vec<_> = found.into_iter().collect();
         for (member, column) in &outbox.envelope.members {
             members.extend(self.optional(column).map(|found| (member.as_str(), found)));

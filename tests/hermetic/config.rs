@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use walrelay::config::{Config, Guarantee, LogFormat, Mistakes, OnPoison, PasswordFrom};
+use walrelay::config::{Config, Guarantee, LogFormat, Mistakes, OnPoison, PasswordFrom, Payload};
 use walrelay::pg::conninfo::Conninfo;
 use walrelay::pg::table::TableName;
 use walrelay::template::Source;
@@ -175,6 +175,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("outbox[0].key", "\"\\u0000\"", "expected a name of 1 to 63 bytes without NUL, got \"\\0\""),
     ("outbox[0].key", "'{a'", "\"{\" without a \"}\" after it"),
     ("outbox[0].payload", "''", "expected a name of 1 to 63 bytes without NUL, got \"\""),
+    ("outbox[0].payload", "5", "expected a column, a list of columns or \"*\", got 5"),
+    ("outbox[0].payload", "[]", "expected at least one column; \"*\" stands for all"),
+    ("outbox[0].payload", "['a', 5]", "expected text, got 5"),
+    ("outbox[0].payload", "['a', 'b', 'a']", "column a is there twice"),
+    ("outbox[0].payload", "'a,,b'", "expected a name of 1 to 63 bytes without NUL, got \"\""),
     ("outbox[0].tombstone_if_blank", "'x'", "expected true or false, got \"x\""),
     (
         "outbox[0].topic",
@@ -585,6 +590,28 @@ fn the_position_header_cannot_be_the_id_header() {
 }
 
 #[test]
+fn a_row_as_the_payload_has_no_format_no_envelope_and_is_never_blank() {
+    let more = "\npayload_format = 'json'\ntombstone_if_blank = true\nenvelope = { a = 'b' }";
+    for payload in ["'*'", "['a']", "'a,b'"] {
+        let told = mistakes(&document("outbox[0].payload", &format!("{payload}{more}")), NO_ENV);
+        let told: Vec<_> = told.iter().map(|line| line.split(';').next().unwrap()).collect();
+        let expected = [
+            "outbox[0].payload_format: the payload is a row, which is JSON already",
+            "outbox[0].tombstone_if_blank: the payload is a row, which is never blank",
+            "outbox[0].envelope: the payload is a row",
+        ];
+        assert_eq!(told, expected);
+    }
+    let payload = |text| good("outbox[0].payload", text).outboxes[0].payload.clone();
+    let columns = ["a", "B c"].map(str::to_owned).to_vec();
+    assert_eq!(payload("'*'"), Payload::Row);
+    assert_eq!(payload("'a, B c'"), Payload::Columns(columns.clone()));
+    assert_eq!(payload("['a', 'B c']"), Payload::Columns(columns));
+    assert_eq!(payload("['a']"), Payload::Columns(vec!["a".to_owned()]));
+    assert_eq!(payload("'a'"), Payload::Column("a".to_owned()));
+}
+
+#[test]
 fn no_file_at_all_means_the_defaults_of_the_contract() {
     let config = good("log.level", "'info'");
     assert_eq!(config.postgres.slot, "walrelay");
@@ -657,7 +684,11 @@ fn the_effective_configuration_loads_again() {
         [[outbox]]
         key = ''
         headers = {{}}
+        payload = ['a', '*', 'b"c']
         dead_letter_topic = 'dlq'
+        [[outbox]]
+        table = 'events'
+        payload = '*'
         "#,
         file.path()
     );

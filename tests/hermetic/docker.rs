@@ -78,7 +78,7 @@ fn the_table_has_the_columns_that_the_defaults_name() {
     let [outbox] = config.outboxes.as_slice() else { panic!("{config:?}") };
     let sources = outbox.key.iter().chain(outbox.headers.iter().map(|(_, source)| source));
     let columns = sources.flat_map(Source::columns).chain(outbox.topic.columns());
-    let named = outbox.id.iter().chain([&outbox.payload]).map(String::as_str);
+    let named = outbox.id.iter().map(String::as_str).chain(outbox.payload.columns());
     for column in columns.chain(named) {
         assert!(sql.contains(&format!("\n    {column} ")), "outbox.sql: no column {column}");
     }

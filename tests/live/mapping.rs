@@ -76,6 +76,50 @@ async fn keys_headers_and_tombstones_are_made_of_what_the_row_holds() {
     assert_eq!(header("xid"), Some(xid));
 }
 
+/// An append-only table of events that is no outbox: all of a row, also of a column that is new.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_any_table_becomes_json_in_the_types_of_its_columns() {
+    let mut scene = Scene::new(LATEST, 1).await;
+    scene
+        .execute(
+            "CREATE TYPE mood AS ENUM ('happy', 'so so');
+             CREATE DOMAIN amount AS numeric(12, 3) CHECK (VALUE > 0);
+             CREATE TABLE events (id bigint PRIMARY KEY, ok boolean, price amount, rate float8,
+                 body jsonb, raw bytea, at timestamptz, local timestamp(3), day date, moods mood[],
+                 tags text[], \"a \"\"b\"\"\" text, span interval, who uuid)",
+        )
+        .await;
+    scene.configure("table = \"events\"\nkey = \"id\"\nheaders = {}\npayload = \"*\"");
+    let _relay = scene.relay().await;
+    let rows = r#"
+        INSERT INTO events VALUES (9007199254740993, true, 12.500, 'NaN', '{"b": [1, null]}',
+            '\x00ff41', '2026-02-03 05:05:06.789+01', '2026-02-03 04:05:06', 'infinity',
+            '{happy,"so so",NULL}', '{{a,"b \"c"},{NULL,""}}', E'ü\n', '1 day 02:00',
+            '00000000-0000-4000-8000-000000000099');
+        INSERT INTO events (id, rate) VALUES (2, 1e-7);
+        ALTER TABLE events ADD more smallint NOT NULL DEFAULT 7;
+        INSERT INTO events (id) VALUES (3)"#;
+    let records = records(&scene, rows, 3).await;
+    let values: Vec<_> = records.iter().map(Record::payload_text).collect();
+    let nulls = [
+        r#""raw":null,"at":null,"local":null,"day":null,"moods":null,"tags":null,"#,
+        r#""a \"b\"":null,"span":null,"who":null"#,
+    ]
+    .concat();
+    let first = [
+        r#"{"id":9007199254740993,"ok":true,"price":12.500,"rate":"NaN","body":{"b": [1, null]},"#,
+        r#""raw":"AP9B","at":"2026-02-03T04:05:06.789Z","local":"2026-02-03T04:05:06","#,
+        r#""day":"infinity","moods":["happy","so so",null],"tags":[["a","b \"c"],[null,""]],"#,
+        r#""a \"b\"":"ü\n","span":"1 day 02:00:00","#,
+        r#""who":"00000000-0000-4000-8000-000000000099"}"#,
+    ];
+    let row = |id: u8, rate: &str, more: &str| {
+        format!(r#"{{"id":{id},"ok":null,"price":null,"rate":{rate},"body":null,{nulls}{more}}}"#)
+    };
+    assert_eq!(values, [first.concat(), row(2, "1e-07", ""), row(3, "null", ",\"more\":7")]);
+    assert_eq!(records[0].key_text(), "9007199254740993");
+}
+
 /// What can be known before a row comes is refused before one comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_of_a_type_that_its_key_does_not_take_is_refused_at_the_start() {

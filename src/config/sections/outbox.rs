@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use config::Value;
+use config::{Value, ValueKind};
 
-use super::super::outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox};
+use super::super::outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox, Payload};
 use super::super::reader::Reader;
-use super::super::value::{Words, check_header, checked, flag, optional, table_name, text, word};
+use super::super::value::{Words, check_header, expected, flag, optional, table_name, text, word};
 use crate::pg::table::TableName;
 use crate::rewrite::Rewrite;
 use crate::template::{SPAN_HEADERS, Source, Template, check_identifier, check_topic};
@@ -56,6 +56,8 @@ pub(in super::super) const ON_POISON: &Words<OnPoison> = &[
     ("skip", Some(OnPoison::Skip)),
 ];
 
+/// What stands for all columns in `payload`.
+pub(in super::super) const WHOLE_ROW: &str = "*";
 /// The header that `id` becomes.
 const ID_HEADER: &str = "id";
 /// The member of an envelope that the payload becomes.
@@ -79,10 +81,7 @@ pub(super) fn read(
         text => Source::parse(text).map(Some),
     });
     let key_format = section.read("key_format", word(FORMATS));
-    let payload = section.read("payload", checked(check_identifier));
-    let payload_format = section.read("payload_format", word(FORMATS));
-    let tombstone_if_blank = section.read("tombstone_if_blank", flag);
-    let envelope = envelope(&mut section);
+    let shape = shape(&mut section);
     let topic = section.read("topic", |value| Template::topic(text(value)?));
     let regex = section.read("topic_regex", |value| {
         let regex = text(value)?;
@@ -115,15 +114,16 @@ pub(super) fn read(
         Ok(topic)
     });
     section.finish();
+    let (payload, payload_format, tombstone_if_blank, envelope) = shape?;
     Some(Outbox {
         table: table?,
         id: id?,
         key: key?,
         key_format: key_format?,
-        payload: payload?,
-        payload_format: payload_format?,
-        tombstone_if_blank: tombstone_if_blank?,
-        envelope: envelope?,
+        payload,
+        payload_format,
+        tombstone_if_blank,
+        envelope,
         topic: topic?,
         topic_rewrite: topic_rewrite?,
         partition: partition?,
@@ -137,6 +137,51 @@ pub(super) fn read(
         on_poison: on_poison?,
         dead_letter_topic: dead_letter_topic?,
     })
+}
+
+/// What the value is made of, and how it is written.
+fn shape(section: &mut Reader<'_>) -> Option<(Payload, Format, bool, Envelope)> {
+    let payload = section.read("payload", payload);
+    let format = section.read("payload_format", word(FORMATS));
+    let tombstone = section.read("tombstone_if_blank", flag);
+    let envelope = envelope(section);
+    if let Some(Payload::Columns(_) | Payload::Row) = payload {
+        if format.is_some_and(|format| format != Format::String) {
+            let told = "the payload is a row, which is JSON already; leave it \"string\"";
+            section.mistake("payload_format", told);
+        }
+        if tombstone == Some(true) {
+            section.mistake("tombstone_if_blank", "the payload is a row, which is never blank");
+        }
+        if envelope.as_ref().is_some_and(|envelope| !envelope.members.is_empty()) {
+            let told = "the payload is a row; name the columns there that it is to have";
+            section.mistake("envelope", told);
+        }
+    }
+    Some((payload?, format?, tombstone?, envelope?))
+}
+
+/// `payload`: a column, or a list of them, which in the environment has commas.
+fn payload(value: &Value) -> Result<Payload, String> {
+    let columns: Vec<&str> = match &value.kind {
+        ValueKind::Array(list) => list.iter().map(text).collect::<Result<_, _>>()?,
+        ValueKind::String(text) if text == WHOLE_ROW => return Ok(Payload::Row),
+        ValueKind::String(text) if text.contains(',') => text.split(',').map(str::trim).collect(),
+        ValueKind::String(text) => {
+            return check_identifier(text).map(|()| Payload::Column(text.clone()));
+        }
+        _ => return Err(expected("a column, a list of columns or \"*\"", value)),
+    };
+    if columns.is_empty() {
+        return Err("expected at least one column; \"*\" stands for all".to_owned());
+    }
+    for (index, column) in columns.iter().enumerate() {
+        check_identifier(column)?;
+        if columns.iter().take(index).any(|it| it == column) {
+            return Err(format!("column {column} is there twice"));
+        }
+    }
+    Ok(Payload::Columns(columns.into_iter().map(str::to_owned).collect()))
 }
 
 /// `headers` and `static_headers`.
