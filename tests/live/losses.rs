@@ -423,7 +423,11 @@ async fn b17_a_prepared_transaction_comes_with_its_commit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn c9_settings_of_role_and_database_do_not_change_values() {
     let mut scene = Scene::new(LATEST, 1).await;
-    scene.configure("payload = \"body\"\nheaders = { at = \"at\", f = \"f\", i = \"i\" }");
+    // In braces as Postgres prints it, and without them by its type.
+    scene.configure(
+        "payload = \"body\"\n\
+         headers = { at = \"{at}\", i = \"{i}\", f = \"f\", utc = \"at\", us = \"i\" }",
+    );
     let name = &scene.topic;
     scene
         .execute(&format!(
@@ -452,6 +456,8 @@ async fn c9_settings_of_role_and_database_do_not_change_values() {
     assert_eq!(record.header("at").as_deref(), Some("2026-01-02 03:04:05+00"));
     assert_eq!(record.header("f").as_deref(), Some("0.30000000000000004"));
     assert_eq!(record.header("i").as_deref(), Some("1 day"));
+    assert_eq!(record.header("utc").as_deref(), Some("2026-01-02T03:04:05.000000Z"));
+    assert_eq!(record.header("us").as_deref(), Some("86400000000"));
 }
 
 /// C14, C15 and C17: columns and rows that are not in the log, or not in the publication.

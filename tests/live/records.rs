@@ -111,6 +111,63 @@ async fn f3_a_row_too_large_is_skipped_if_the_operator_says_so() {
     assert_eq!(relay.metric_where("walrelay_poison_total", "policy=\"skip\"").await, Some(1.0));
 }
 
+/// What is wrong is found before it is sent, or by the broker, which alone knows what a batch is
+/// once it is compressed.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_can_never_become_records_go_to_the_dead_letter_topic_in_their_turn() {
+    let mut scene = Scene::new(LATEST, 0).await;
+    let dead = format!("{}-dead", scene.topic);
+    for (topic, bytes) in [(&scene.topic, "10000"), (&dead, "100000")] {
+        let narrow = [("max.message.bytes", bytes)];
+        scene.kafka.create_topic_with(topic, 1, &narrow).await.unwrap();
+    }
+    scene.execute("ALTER TABLE outbox ADD shard integer").await;
+    scene.configure(&format!(
+        "partition = \"shard\"\non_poison = \"dead_letter\"\ndead_letter_topic = \"{dead}\"\n\
+         [kafka.properties]\n\"compression.type\" = \"lz4\"\n\"batch.size\" = 10000",
+    ));
+    let relay = scene.relay().await;
+    let row = |payload: &str, shard: &str| {
+        "INSERT INTO outbox (aggregatetype, aggregateid, type, payload, shard) VALUES ".to_owned()
+            + &format!("('post', 'k', 'created', '{payload}', {shard});")
+    };
+    let broad = format!("\"{}\"", noise(50_000));
+    let rows = [row("1", "0"), row("2", "-1"), row("3", "0"), row(&broad, "0"), row("5", "0")];
+    scene.execute(&rows.concat()).await;
+    let mut reader = scene.reader();
+    let all = |records: &[lab::Record]| first_occurrences(records).len() == 3;
+    let through = reader.read_until(PATIENCE, "three records", all).unwrap();
+    assert_eq!(first_occurrences(through), ["1", "3", "5"]);
+    let bootstrap = scene.kafka.bootstrap();
+    // What was in flight with a record that is refused comes again, letters too.
+    let letters = async || {
+        let mut letters = read_all(&bootstrap, &dead).ok()?;
+        letters.sort_by_key(|letter| letter.header("walrelay-position"));
+        letters.dedup_by_key(|letter| letter.header("walrelay-position"));
+        (letters.len() == 2).then_some(letters)
+    };
+    let letters = eventually(PATIENCE, "two letters", letters).await.unwrap();
+    let header = |letter: usize, name: &str| letters[letter].header(name).unwrap();
+    let no_partition = "the column of its partition holds -1, and partitions count from 0";
+    assert_eq!(header(0, "walrelay-reason"), no_partition);
+    assert!(header(1, "walrelay-reason").starts_with("MessageSizeTooLarge"));
+    assert_eq!(letters[0].payload_text(), "2");
+    assert_eq!(letters[1].payload_text(), broad);
+    assert_eq!(header(1, "walrelay-payload-bytes"), broad.len().to_string());
+    for (letter, row) in [(0, "1"), (1, "3")] {
+        assert_eq!(letters[letter].key_text(), "k");
+        assert_eq!(header(letter, "walrelay-table"), "public.outbox");
+        assert_eq!(header(letter, "walrelay-topic"), scene.topic);
+        assert_eq!(header(letter, "walrelay-id"), header(letter, "id"));
+        let position = header(letter, "walrelay-position");
+        assert!(position.ends_with(&format!("-0000000{row}")), "{position}");
+    }
+    scene.followed(PATIENCE).await;
+    let counted = relay.metric_where("walrelay_poison_total", "dead_letter").await.unwrap();
+    assert!(counted >= 2.0, "{counted}");
+    relay.wait_ready(PATIENCE).await.unwrap();
+}
+
 /// Payloads that no compression makes much smaller.
 fn noise(bytes: usize) -> String {
     let mut random = 1_u64;
