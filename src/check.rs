@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use crate::config::{Config, Message};
 use crate::error::Error;
 use crate::kafka::preconditions as kafka;
 use crate::kafka::settings::Settings;
@@ -27,6 +27,7 @@ impl Report {
         let settings = Settings::new(config);
         let known = config.outboxes.iter().filter(|outbox| outbox.topic.columns().count() == 0);
         let mut topics: Vec<String> = known.map(|outbox| outbox.topic.to_string()).collect();
+        topics.extend(config.messages.iter().filter_map(Message::topic));
         topics.sort_unstable();
         topics.dedup();
         let positions = config.delivery.positions_topic.as_deref();
@@ -109,7 +110,7 @@ async fn of_postgres(config: &Config, settings: &Settings, remembers: bool) -> V
         let source = Source { system: looked.system.identifier.clone(), database, slot: name };
         let remembered = recall::read(&settings.client, topic, source).await;
         let found = match remembered {
-            Ok(remembered) => position(remembered, &mut looked, slot, &setup.publication).await,
+            Ok(remembered) => position(remembered, &mut looked, slot, &setup.numbering()).await,
             Err(error) => Err(problem(error.to_string(), LOG)),
         };
         checks.push(Check::new("position", found));

@@ -50,7 +50,10 @@ pub fn sql(config: &Config, with_tables: bool) -> String {
             say(&create_table(outbox));
         }
     }
-    say("-- Which rows are read: inserts of the outbox tables.");
+    say(match setup.tables.as_slice() {
+        [] => "-- Messages are in no publication, but the stream needs one: this holds no table.",
+        _ => "-- Which rows are read: inserts of the outbox tables.",
+    });
     say(&format!("{};\n", setup.create_publication_sql()));
     say("-- From where on: rows inserted before this are not sent. From now on Postgres keeps its");
     say("-- log until the relay has read it. The comment tells a lost slot from a first start.");

@@ -67,6 +67,8 @@ pub struct Position {
     /// The LSN of the transaction's commit record, known already from BEGIN.
     pub commit: Lsn,
     /// 0-based number of the inserted row within its transaction, over all published tables.
+    /// Where messages are read, each transactional one counts as a row, whatever its prefix: so
+    /// the number does not depend on which of them are events.
     pub row: u32,
 }
 

@@ -34,6 +34,7 @@ pub struct Metrics {
     event_counters: Mutex<HashMap<String, IntCounter>>,
     event_bytes: IntCounter,
     transactions: IntCounter,
+    loose_messages: IntCounter,
     stream_reads: IntCounter,
     /// One observation for each run of acks of one transaction.
     pub commit_to_ack: Histogram,
@@ -98,6 +99,7 @@ impl Metrics {
             event_counters: Mutex::default(),
             event_bytes: counter("event_bytes_total", "Bytes of their keys and payloads")?,
             transactions: counter("transactions_total", "Transactions read from the slot")?,
+            loose_messages: counter("loose_messages_total", "Messages outside of transactions")?,
             stream_reads: counter(
                 "stream_reads_total",
                 "Times that the socket of the replication stream gave something",
@@ -148,6 +150,7 @@ impl Metrics {
     pub fn passed<'a>(&self, passed: Passed, sent: impl Iterator<Item = (&'a str, u64)>) {
         self.event_bytes.inc_by(passed.bytes);
         self.transactions.inc_by(passed.transactions);
+        self.loose_messages.inc_by(passed.loose);
         let mut counters = self.event_counters.lock().unwrap_or_else(PoisonError::into_inner);
         for (topic, records) in sent {
             if let Some(counter) = counters.get(topic) {

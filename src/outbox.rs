@@ -1,6 +1,7 @@
 //! From a row of an outbox table to a record: by column name, never by position.
 
 mod make;
+mod messages;
 mod plan;
 mod planner;
 mod row;
@@ -8,20 +9,37 @@ mod span;
 
 use std::collections::HashMap;
 
-use crate::config::{OnPoison, OnUpdate, Outbox};
+use crate::config::{Message, OnPoison, OnUpdate, Outbox};
 use crate::pg::known::{self, Known};
 use crate::pg::output::{Relation, Tuple};
 use crate::pg::table::TableName;
-use crate::record::{Headers, Poison, Record};
+use crate::record::{Headers, Origin, Poison, Record};
+use messages::Rule;
 use plan::{Plan, Scratch};
 use planner::Planner;
 
 pub use plan::Place;
 
+/// Whose a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose<'a> {
+    /// Of the table with this OID.
+    Relation(u32),
+    /// A message that was written as a row.
+    Rule {
+        /// The one that it comes under.
+        rule: usize,
+        /// What is wrong with its content.
+        fault: Option<&'a str>,
+    },
+}
+
 /// The configured outboxes, and how their rows look in this connection.
 #[derive(Debug)]
 pub struct Outboxes {
     configured: Vec<Outbox>,
+    /// What messages are events.
+    rules: Vec<Rule>,
     position_header: Option<String>,
     /// Valid within one connection: Postgres announces every table anew in the next.
     relations: HashMap<u32, Bound>,
@@ -68,6 +86,9 @@ pub enum Unmapped {
     /// The server never said what the row's table looks like.
     #[error("a row came for relation {0}, which was not announced")]
     Unannounced(u32),
+    /// There is no such rule.
+    #[error("a message came under a [[message]] that is not there")]
+    NoRule,
     /// The row is not the announced one. Its columns cannot be told apart, and one that it does
     /// not have would pass for NULL.
     #[error("a row of {table} came with {values} values for {columns} announced columns")]
@@ -84,8 +105,47 @@ pub enum Unmapped {
 impl Outboxes {
     /// Outboxes as configured. `position_header` names the header with the row's position.
     pub fn new(configured: Vec<Outbox>, position_header: Option<String>) -> Outboxes {
+        let (rules, scratch) = (Vec::new(), Scratch::default());
         let (relations, family) = (HashMap::new(), HashMap::new());
-        Outboxes { configured, position_header, relations, family, scratch: Scratch::default() }
+        Outboxes { configured, rules, position_header, relations, family, scratch }
+    }
+
+    /// And these messages.
+    #[must_use]
+    pub fn with_messages(self, messages: Vec<Message>) -> Outboxes {
+        let header = self.position_header.as_deref();
+        let rule = |(index, message)| Rule::new(index, message, header);
+        let rules = messages.into_iter().enumerate().map(rule).collect();
+        Outboxes { rules, ..self }
+    }
+
+    /// Whether messages are read.
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// The rule for messages of this prefix, if they are events.
+    pub fn rule(&self, prefix: &[u8]) -> Option<usize> {
+        let meant = |(_, rule): &(usize, &Rule)| rule.message.prefix.rest(prefix).is_some();
+        let rules = self.rules.iter().enumerate().filter(meant);
+        rules.max_by_key(|(_, rule)| rule.message.prefix.precedence()).map(|(index, _)| index)
+    }
+
+    /// What messages of a rule are called.
+    pub fn origin(&self, rule: usize) -> Option<&Origin> {
+        self.rules.get(rule).map(|rule| &rule.plan.origin)
+    }
+
+    /// Appends a message as a row, which is that of its rule. Returns what is wrong with its
+    /// content, of which no record can be made then.
+    pub fn write(
+        &self,
+        rule: usize,
+        prefix: &[u8],
+        content: &[u8],
+        row: &mut Vec<u8>,
+    ) -> Option<String> {
+        self.rules.get(rule)?.write(prefix, content, row).err()
     }
 
     /// What the catalog says of tables. What was known stays: a partition that was detached may
@@ -147,34 +207,45 @@ impl Outboxes {
         Some((outbox.on_update, &outbox.table))
     }
 
-    /// What to do with a row of this table that cannot be sent.
-    pub fn on_poison(&self, table: &TableName) -> OnPoison {
-        let outbox = self.configured.iter().find(|outbox| outbox.table == *table);
+    /// What to do with a row of this origin that cannot be sent.
+    pub fn on_poison(&self, origin: &Origin) -> OnPoison {
+        let outbox = match origin {
+            Origin::Table(table) => self.configured.iter().find(|outbox| outbox.table == *table),
+            Origin::Messages(_) => {
+                let rule = self.rules.iter().find(|rule| rule.plan.origin == *origin);
+                rule.map(|rule| &rule.message.mapping)
+            }
+        };
         outbox.map_or(OnPoison::Halt, |outbox| outbox.on_poison)
     }
 
-    /// The record for a row of `relation`.
+    /// The record for a row.
     pub fn record<'a>(
         &'a mut self,
-        relation: u32,
+        whose: Whose<'_>,
         tuple: Tuple<'a>,
         place: Place,
     ) -> Result<Result<Record<'a>, Poison>, Unmapped> {
-        let Outboxes { configured, relations, scratch, .. } = self;
-        let (plan, Outbox { table, .. }) = found(configured, relations, relation)?;
+        let Outboxes { configured, rules, relations, scratch, .. } = self;
+        let (plan, Outbox { table, .. }) = found(configured, rules, relations, whose)?;
         if tuple.len() != plan.columns.len() {
             let (table, values, columns) = (table.clone(), tuple.len(), plan.columns.len());
             return Err(Unmapped::Misfit { table, values, columns });
         }
-        let filled = plan.fill(scratch, tuple, place);
+        let filled = match whose {
+            Whose::Rule { fault: Some(fault), .. } => Err(fault.to_owned()),
+            _ => plan.fill(scratch, tuple, place),
+        };
+        let origin = &plan.origin;
         let row = scratch.row(tuple);
         let id = plan.id.and_then(|id| plan::bytes_of(tuple, id));
         if let Err(reason) = filled {
             let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
-            return Ok(Err(Poison { table: table.clone(), position: place.position, id, reason }));
+            let (origin, position) = (origin.clone(), place.position);
+            return Ok(Err(Poison { origin, position, id, reason }));
         }
         Ok(Ok(Record {
-            table,
+            origin,
             // It was checked.
             topic: row.get(plan.topic).and_then(|it| str::from_utf8(it).ok()).unwrap_or_default(),
             key: plan.key.and_then(|key| row.get(key)),
@@ -192,14 +263,14 @@ impl Outboxes {
     /// A payload that is too large may stay in the table.
     pub fn letter<'a>(
         &'a mut self,
-        relation: u32,
+        whose: Whose<'_>,
         tuple: Tuple<'a>,
         place: Place,
         poison: &Poison,
         with_payload: bool,
     ) -> Option<Record<'a>> {
-        let Outboxes { configured, relations, scratch, .. } = self;
-        let (plan, outbox) = found(configured, relations, relation).ok()?;
+        let Outboxes { configured, rules, relations, scratch, .. } = self;
+        let (plan, outbox) = found(configured, rules, relations, whose).ok()?;
         let topic = match outbox.on_poison {
             OnPoison::DeadLetter => outbox.dead_letter_topic.as_deref()?,
             OnPoison::Halt | OnPoison::Skip => return None,
@@ -209,7 +280,7 @@ impl Outboxes {
         let column = || plan::bytes_of(tuple, plan.payload_column?);
         let payload = || plan.payload_of(row).or_else(column);
         Some(Record {
-            table: &outbox.table,
+            origin: &plan.origin,
             topic,
             key: plan.key.and_then(|key| row.get(key)),
             payload: with_payload.then(payload).flatten(),
@@ -222,12 +293,20 @@ impl Outboxes {
     }
 }
 
-/// The plan for rows of `relation`, and the outbox it is for.
+/// The plan for a row, and the outbox it is for.
 fn found<'a>(
     configured: &'a [Outbox],
+    rules: &'a [Rule],
     relations: &'a HashMap<u32, Bound>,
-    relation: u32,
+    whose: Whose<'_>,
 ) -> Result<(&'a Plan, &'a Outbox), Unmapped> {
+    let relation = match whose {
+        Whose::Relation(relation) => relation,
+        Whose::Rule { rule, .. } => {
+            let found = rules.get(rule).map(|rule| (&rule.plan, &rule.message.mapping));
+            return found.ok_or(Unmapped::NoRule);
+        }
+    };
     let bound = relations.get(&relation).ok_or(Unmapped::Unannounced(relation))?;
     let stranger = || Unmapped::Stranger(bound.table.clone());
     let plan = bound.plan.as_ref().ok_or_else(stranger)?;

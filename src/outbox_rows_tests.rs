@@ -54,7 +54,10 @@ fn value(outboxes: &mut Outboxes, row: &[Option<&[u8]>]) -> Result<String, Strin
     let Ok(Change::Insert { relation, row }) = Change::parse(&message) else { panic!("no Insert") };
     let position = Position { epoch: 0, commit: Lsn::from_wire(7), row: 3 };
     let place = Place { position, committed_us: 0, xid: 1 };
-    let record = outboxes.record(relation, row, place).unwrap().map_err(|poison| poison.reason)?;
+    let record = outboxes
+        .record(Whose::Relation(relation), row, place)
+        .unwrap()
+        .map_err(|poison| poison.reason)?;
     Ok(String::from_utf8(record.payload.unwrap().to_vec()).unwrap())
 }
 
@@ -216,8 +219,9 @@ fn a_letter_has_the_row_as_far_as_it_can_be_made() {
         let position = Position { epoch: 0, commit: Lsn::from_wire(7), row: 3 };
         let place = Place { position, committed_us: 0, xid: 1 };
         let table = TableName { schema: "public".into(), name: "events".into() };
-        let poison = Poison { table, position, id: None, reason: "why".into() };
-        let letter = outboxes.letter(TABLE, row, place, &poison, true).unwrap();
+        let poison =
+            Poison { origin: Origin::Table(table), position, id: None, reason: "why".into() };
+        let letter = outboxes.letter(Whose::Relation(TABLE), row, place, &poison, true).unwrap();
         assert_eq!(letter.payload, payload.map(str::as_bytes));
         let said = letter.headers.iter().find(|(name, _)| *name == "walrelay-payload-bytes");
         assert_eq!(said.and_then(|(_, value)| value), size.map(str::as_bytes));

@@ -76,7 +76,7 @@ type Row<'a> = [Option<&'a [u8]>];
 fn map(outboxes: &mut Outboxes, oid: u32, row: &Row<'_>) -> Result<Result<Made, Poison>, Unmapped> {
     let message = insert(oid, row);
     let Ok(Change::Insert { relation, row }) = Change::parse(&message) else { panic!("no Insert") };
-    let record = match outboxes.record(relation, row, place())? {
+    let record = match outboxes.record(Whose::Relation(relation), row, place())? {
         Ok(record) => record,
         Err(poison) => return Ok(Err(poison)),
     };
@@ -323,7 +323,7 @@ fn poison_says_where_the_row_is_and_what_is_wrong() {
     // A refusal that comes later says the same.
     let message = insert(OID, &ROW);
     let Ok(Change::Insert { row, .. }) = Change::parse(&message) else { panic!("no Insert") };
-    let record = outboxes.record(OID, row, place()).unwrap().unwrap();
+    let record = outboxes.record(Whose::Relation(OID), row, place()).unwrap().unwrap();
     assert_eq!(
         record.poison(place().position, "too large".to_owned()).to_string(),
         "row 00000000-00000016B374D848-00000003 of public.outbox (id 7): too large"
@@ -412,9 +412,9 @@ fn each_outbox_has_a_mapping_of_its_own() {
         assert_eq!(map(&mut outboxes, OID, &ROW), Ok(Ok(first.clone())));
         assert_eq!(map(&mut outboxes, OID + 1, &ROW), Ok(Ok(second.clone())));
     }
-    assert_eq!(outboxes.on_poison(&table("public.outbox")), OnPoison::Halt);
-    assert_eq!(outboxes.on_poison(&table("audit.outbox")), OnPoison::Skip);
-    assert_eq!(outboxes.on_poison(&table("public.other")), OnPoison::Halt);
+    assert_eq!(outboxes.on_poison(&Origin::Table(table("public.outbox"))), OnPoison::Halt);
+    assert_eq!(outboxes.on_poison(&Origin::Table(table("audit.outbox"))), OnPoison::Skip);
+    assert_eq!(outboxes.on_poison(&Origin::Table(table("public.other"))), OnPoison::Halt);
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn a_charge_counts_every_byte_of_the_record() {
         let mut outboxes = with(|outbox| outbox.topic = Template::parse("plain").unwrap());
         let message = insert(OID, &row(column, Some(&large)));
         let Ok(Change::Insert { row, .. }) = Change::parse(&message) else { panic!("no Insert") };
-        let record = outboxes.record(OID, row, place()).unwrap().unwrap();
+        let record = outboxes.record(Whose::Relation(OID), row, place()).unwrap().unwrap();
         let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
         let headers = record.headers.iter().map(|(name, value)| name.len() + size(value));
         let bytes = size(record.key) + size(record.payload) + headers.sum::<usize>();

@@ -8,19 +8,22 @@
 //! lies behind it, and rows at or before the last one handed over are stepped over. So a fault of
 //! Postgres alone repeats nothing, even in the middle of a transaction.
 
+mod step;
+
 use std::collections::BTreeMap;
 
 use crate::config::OnUpdate;
 use crate::frontier::{Frontier, Reached, Ticket};
 use crate::lsn::{Lsn, Position};
-use crate::outbox::{Outboxes, Place, Unmapped};
+use crate::outbox::{Outboxes, Place, Whose};
 use crate::pg::Malformed;
 use crate::pg::copy::Copy;
 use crate::pg::known::Known;
 use crate::pg::output::{Change, Tuple};
-use crate::pg::table::TableName;
 use crate::position::Start;
-use crate::record::{Poison, Record};
+use crate::record::Record;
+
+pub use step::{Step, StreamError, Stuck};
 
 /// Takes records in order.
 pub trait Sink {
@@ -40,72 +43,6 @@ pub enum Refused {
     Unsendable(String),
 }
 
-/// What became of a message.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Done with it.
-    Taken,
-    /// Done with it, and the server wants a status at once.
-    ReplyWanted,
-    /// Done with it: a row of this relation was changed, which is no event, and somebody should
-    /// know.
-    Updated(u32),
-    /// Nothing happened; offer the same message again when acks have made room.
-    Full,
-    /// Done with it: a row that cannot be sent, which is in its topic for such rows.
-    DeadLettered(Poison),
-    /// A row that cannot be sent. It has been neither sent nor stepped over.
-    Stuck(Stuck),
-}
-
-/// Why a row cannot be sent. Another connection would bring the same row again.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stuck {
-    /// The row is at fault; the outbox has a policy for it.
-    #[error("{0}")]
-    Poison(Poison),
-    /// A row of a table that is not ours, or not known.
-    #[error("transaction {at}: {unmapped}")]
-    Unmapped {
-        /// Which.
-        unmapped: Unmapped,
-        /// The transaction it stands in.
-        at: Lsn,
-    },
-    /// A row was changed, and the outbox has it that none is.
-    #[error(
-        "transaction {at}: a row of {table} was updated, which is no event; insert a row for each \
-         event, or set on_update of its [[outbox]] to \"warn\" or \"ignore\""
-    )]
-    Updated {
-        /// Of which table.
-        table: TableName,
-        /// The transaction it stands in.
-        at: Lsn,
-    },
-}
-
-/// The stream cannot be followed any further.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StreamError {
-    /// A message that the protocol does not allow.
-    #[error("{malformed} (near {near})")]
-    Malformed {
-        /// What is wrong with it.
-        malformed: Malformed,
-        /// The transaction it stands in or after.
-        near: Lsn,
-    },
-    /// BEGIN, COMMIT and rows do not come in the order they must.
-    #[error("{what} (at {at}); nothing behind it will be confirmed")]
-    OutOfOrder {
-        /// What came.
-        what: &'static str,
-        /// The transaction it belongs to.
-        at: Lsn,
-    },
-}
-
 /// What has passed since the last look, for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
@@ -113,7 +50,12 @@ pub struct Passed {
     pub transactions: u64,
     /// Payload and key bytes handed to the producer.
     pub bytes: u64,
+    /// Messages that would be events if they had come in a transaction.
+    pub loose: u64,
 }
+
+/// A message as a row takes as much memory as the largest one before, up to this.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// The transaction being read.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +105,8 @@ pub struct Pipe {
     received: Lsn,
     epoch: u32,
     passed: Passed,
+    /// The last message, as a row.
+    row: Vec<u8>,
 }
 
 impl Pipe {
@@ -180,6 +124,7 @@ impl Pipe {
             received: Lsn::ZERO,
             epoch: 0,
             passed: Passed::default(),
+            row: Vec::new(),
         }
     }
 
@@ -317,6 +262,9 @@ impl Pipe {
             Change::Relation(ref relation) => self.outboxes.relation(relation),
             Change::Insert { relation, row } => return self.insert(relation, row, sink),
             Change::Update { relation } => return Ok(self.update(relation)),
+            Change::Message { transactional, prefix, content } if self.outboxes.has_rules() => {
+                return self.message(transactional, prefix, content, sink);
+            }
             Change::Message { .. } | Change::Other(_) => {}
         }
         Ok(Step::Taken)
@@ -358,6 +306,51 @@ impl Pipe {
         row: Tuple<'_>,
         sink: &mut impl Sink,
     ) -> Result<Step, StreamError> {
+        let Some(place) = self.place()? else { return Ok(Step::Taken) };
+        Ok(self.offer(Whose::Relation(relation), row, place, sink))
+    }
+
+    /// Each message of a transaction counts as a row, so that a row's number does not depend on
+    /// the rules; those that are no events are stepped over.
+    fn message(
+        &mut self,
+        transactional: bool,
+        prefix: &[u8],
+        content: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<Step, StreamError> {
+        let rule = self.outboxes.rule(prefix);
+        if !transactional {
+            self.passed.loose += u64::from(rule.is_some());
+            return Ok(rule.map_or(Step::Taken, Step::Loose));
+        }
+        let Some(place) = self.place()? else { return Ok(Step::Taken) };
+        let Some(rule) = rule else {
+            self.next_row();
+            return Ok(Step::Taken);
+        };
+        let mut row = std::mem::take(&mut self.row);
+        row.clear();
+        row.shrink_to(KEPT_BYTES);
+        let fault = self.outboxes.write(rule, prefix, content, &mut row);
+        let whose = Whose::Rule { rule, fault: fault.as_deref() };
+        let step = match Tuple::of(&row) {
+            Ok(tuple) => Ok(self.offer(whose, tuple, place, sink)),
+            Err(malformed) => Err(self.malformed(malformed)),
+        };
+        self.row = row;
+        step
+    }
+
+    fn next_row(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.row += 1;
+        }
+    }
+
+    /// Where the row that has come stands; none if it is stepped over.
+    #[inline]
+    fn place(&mut self) -> Result<Option<Place>, StreamError> {
         let Some(transaction) = &mut self.transaction else {
             let what = "a row came outside a transaction";
             return Err(StreamError::OutOfOrder { what, at: self.last_commit });
@@ -366,26 +359,31 @@ impl Pipe {
         let position = Position { epoch: self.epoch, commit, row: number };
         if self.done.is_some_and(|done| position <= done) {
             transaction.row += 1;
-            return Ok(Step::Taken);
+            return Ok(None);
         }
         if commit < self.frontier.read() && self.frontier.open() != Some(commit) {
             // It would be confirmed without having been sent.
             let what = "a row came of a transaction from before what had been read";
             return Err(StreamError::OutOfOrder { what, at: commit });
         }
-        let place = Place { position, committed_us, xid };
-        Ok(self.offer(relation, row, place, sink))
+        Ok(Some(Place { position, committed_us, xid }))
     }
 
     /// Hands the row over: as a record, or as a letter about one that it cannot be.
-    fn offer(&mut self, relation: u32, row: Tuple<'_>, place: Place, sink: &mut impl Sink) -> Step {
+    fn offer(
+        &mut self,
+        whose: Whose<'_>,
+        row: Tuple<'_>,
+        place: Place,
+        sink: &mut impl Sink,
+    ) -> Step {
         let Place { position, .. } = place;
         let again = self.furthest.is_some_and(|furthest| position <= furthest);
         let suspects = self.suspects.filter(|suspects| position <= suspects.last);
         let together = suspects.map(|suspects| suspects.together);
         let condemned = self.condemned.get(&position);
         let refused = |poison| Step::Stuck(Stuck::Poison(poison));
-        let poison = match self.outboxes.record(relation, row, place) {
+        let poison = match self.outboxes.record(whose, row, place) {
             Ok(Ok(record)) => {
                 let record = Record { again, ..record };
                 let handed_over = match condemned {
@@ -407,7 +405,7 @@ impl Pipe {
             return refused(poison);
         }
         for with_payload in [true, false] {
-            let letter = self.outboxes.letter(relation, row, place, &poison, with_payload);
+            let letter = self.outboxes.letter(whose, row, place, &poison, with_payload);
             let Some(letter) = letter else { break };
             let letter = Record { again, ..letter };
             match hand_over(&mut self.frontier, together, &letter, place, sink) {
@@ -424,9 +422,7 @@ impl Pipe {
         self.passed.bytes += bytes;
         self.done = Some(position);
         self.furthest = self.furthest.max(self.done);
-        if let Some(transaction) = &mut self.transaction {
-            transaction.row += 1;
-        }
+        self.next_row();
         step
     }
 
@@ -487,3 +483,7 @@ mod letters_tests;
 #[cfg(test)]
 #[path = "pipe_steps_tests.rs"]
 mod steps_tests;
+
+#[cfg(test)]
+#[path = "pipe_messages_tests.rs"]
+mod messages_tests;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{OnPoison, Outbox};
 use crate::frontier::Limits;
+use crate::pg::table::TableName;
 use crate::template::{Source, Template};
 use crate::testing::{Bytes, begin, commit, data, insert, relation};
 

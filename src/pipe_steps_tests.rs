@@ -604,11 +604,11 @@ fn what_passed_is_counted_once() {
     scene.rows(ORDERS, &["a", "bc"]);
     scene.stuck(&poison(ORDERS, "defg"));
     scene.pipe.skip_row();
-    assert_eq!(scene.pipe.passed(), Passed { transactions: 0, bytes: 3 });
+    assert_eq!(scene.pipe.passed(), Passed { transactions: 0, bytes: 3, loose: 0 });
     scene.commit(0x100);
     scene.begin(0x200);
     scene.commit(0x200);
-    assert_eq!(scene.pipe.passed(), Passed { transactions: 2, bytes: 0 });
+    assert_eq!(scene.pipe.passed(), Passed { transactions: 2, bytes: 0, loose: 0 });
     assert_eq!(scene.pipe.passed(), Passed::default());
 }
 

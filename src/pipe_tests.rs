@@ -7,11 +7,11 @@
 //! be the very next row, under its own position.
 
 use super::*;
-use crate::config::Outbox;
+use crate::config::{Content, Message, Outbox, Prefix};
 use crate::frontier::Limits;
 use crate::pg::table::TableName;
 use crate::template::{Source, Template};
-use crate::testing::{Random, begin, commit, data, insert, keepalive, relation, seeds};
+use crate::testing::{Random, begin, commit, data, emitted, insert, keepalive, relation, seeds};
 
 const OID: u32 = 16_384;
 
@@ -22,7 +22,13 @@ fn outboxes() -> Outboxes {
         key: Some(Source::Column("key".into())),
         ..Outbox::bare(table, "payload", Template::parse("{topic}").unwrap())
     };
-    Outboxes::new(vec![outbox], Some("position".into()))
+    let message = Message {
+        prefix: Prefix::parse("event.*").unwrap(),
+        content: Content::Json,
+        columns: ["id", "key", "payload", "topic"].map(str::to_owned).to_vec(),
+        mapping: Outbox { table: TableName::default(), ..outbox.clone() },
+    };
+    Outboxes::new(vec![outbox], Some("position".into())).with_messages(vec![message])
 }
 
 /// Now the number of records is the limit, now their bytes.
@@ -34,6 +40,11 @@ fn tight(random: &mut Random) -> Limits {
 /// No topic can be made for such a row.
 fn is_poison(row: u64) -> bool {
     row % 11 == 4
+}
+
+/// Such a row is emitted, and not inserted.
+fn is_message(row: u64) -> bool {
+    row % 5 < 2
 }
 
 /// A transaction in the server's log.
@@ -56,6 +67,16 @@ impl Logged {
             let text = row.to_string();
             let text = Some(text.as_bytes());
             let topic = (!is_poison(row)).then_some(b"events".as_slice());
+            if is_message(row) {
+                let topic = topic.map_or("null", |_| "\"events\"");
+                let content = format!(
+                    r#" {{"more": [{row}], "topic": {topic}, "payload": {row}, "key": "{row}",
+                        "id": "{row}"}} "#
+                );
+                let message = emitted(true, b"event.x", content.as_bytes());
+                messages.push(data(self.commit - 1, &message));
+                continue;
+            }
             // Rows of one COPY share their LSN; it must not matter.
             messages.push(data(self.commit - 1, &insert(OID, &[text, text, text, topic])));
         }
@@ -160,6 +181,8 @@ impl World {
             if self.random.below(4) == 0 {
                 let between = passed + self.random.below(logged.commit - passed);
                 self.coming.push_back(keepalive(between, false));
+                let prefix = [&b"event.x"[..], b"other"][self.random.index(2)];
+                self.coming.push_back(data(between, &emitted(false, prefix, b"loose")));
             }
             for message in logged.messages() {
                 // A keepalive inside a transaction may carry any LSN, also one behind the rows.
@@ -196,7 +219,11 @@ impl World {
                 assert!(self.broker.full || in_flight > 0, "full, and nothing in flight");
                 return;
             }
-            Step::Taken | Step::ReplyWanted | Step::Updated(_) | Step::DeadLettered(_) => {
+            Step::Taken
+            | Step::ReplyWanted
+            | Step::Updated(_)
+            | Step::Loose(_)
+            | Step::DeadLettered(_) => {
                 self.note(sent);
             }
             Step::Stuck(stuck) => {

@@ -45,7 +45,7 @@ impl Source {
 pub struct Context {
     /// Postgres' timeline.
     pub timeline: u32,
-    /// The publication.
+    /// What numbers the rows: the publication, and messages if they count.
     pub publication: String,
     /// The epoch that positions bear.
     pub epoch: u32,
@@ -193,7 +193,7 @@ pub struct Found<'a> {
     pub timeline: u32,
     /// Where it left the record's timeline, if it is on a later one.
     pub switched: Option<Lsn>,
-    /// The publication that is read now.
+    /// What numbers the rows now.
     pub publication: &'a str,
 }
 
@@ -343,8 +343,9 @@ impl Found<'_> {
         let renumbered = publication != self.publication && record.inside.is_some();
         let remark = renumbered.then(|| {
             format!(
-                "the publication is not {publication} any more: a transaction that was sent \
-                     in part is sent again from its first row"
+                "rows are numbered by the publication {}, and were by {publication}: a transaction \
+                 that was sent in part is sent again from its first row",
+                self.publication
             )
         });
         let inside = record.inside.filter(|_| !renumbered);
@@ -383,7 +384,9 @@ impl Found<'_> {
             )
         };
         // A transaction of the old timeline that was sent in part may not exist on the new one.
-        let inside = record.inside.filter(|_| !lost).map(|row| Position { epoch, ..row });
+        let renumbered = record.context.publication != self.publication;
+        let inside =
+            record.inside.filter(|_| !lost && !renumbered).map(|row| Position { epoch, ..row });
         Ok(Start { from, inside, epoch, remark: Some(remark) })
     }
 }

@@ -183,6 +183,8 @@ fn after_a_promotion_nothing_of_the_new_timeline_is_skipped() {
     let ahead = promoted(100, 80).start(false).unwrap();
     assert_eq!((ahead.from, ahead.inside, ahead.epoch), (lsn(80), None, 4));
     assert!(ahead.remark.unwrap().contains("events up to 0/6E were delivered already"));
+    let renumbered = Found { publication: "q", ..promoted(100, 300) }.start(false).unwrap();
+    assert_eq!((renumbered.from, renumbered.inside, renumbered.epoch), (lsn(100), None, 4));
     let cut = promoted(100, 105).start(false).unwrap();
     assert_eq!((cut.from, cut.inside), (lsn(100), None), "the transaction is gone");
     assert!(cut.remark.unwrap().contains("events up to 0/6E were delivered already"));

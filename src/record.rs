@@ -18,8 +18,8 @@ const HEADER_OVERHEAD: usize = 64;
 /// One record, which dies before the next frame is read; librdkafka's copy is the first.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// The outbox table it came from, for messages about it.
-    pub table: &'a TableName,
+    /// What it is made of, for what is said about it.
+    pub origin: &'a Origin,
     /// Kafka topic, checked to be a legal name.
     pub topic: &'a str,
     /// `None` is a record without a key, which any partition may get.
@@ -36,6 +36,15 @@ pub struct Record<'a> {
     pub id: Option<&'a [u8]>,
     /// Whether it was handed over before, to a producer that is gone: Kafka may have it already.
     pub again: bool,
+}
+
+/// What records are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The rows of an outbox table.
+    Table(TableName),
+    /// Messages under the rule of this prefix.
+    Messages(String),
 }
 
 /// The time of a record, in milliseconds since 1970-01-01 UTC; never negative.
@@ -100,7 +109,7 @@ impl Record<'_> {
     /// The record as one that cannot be sent.
     pub fn poison(&self, position: Position, reason: String) -> Poison {
         let id = self.id.map(|id| String::from_utf8_lossy(id).into_owned());
-        Poison { table: self.table.clone(), position, id, reason }
+        Poison { origin: self.origin.clone(), position, id, reason }
     }
 
     /// Memory that the record takes until it is acked, in bytes: what `max_in_flight_bytes` counts.
@@ -147,16 +156,36 @@ impl<'a> Row<'a> {
 
 /// A row that cannot become a record, whoever is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("row {position} of {table}{id}: {reason}", id = Id(.id))]
+#[error("{what} {position} of {origin}{id}: {reason}", what = .origin.what(), id = Id(.id))]
 pub struct Poison {
-    /// The table.
-    pub table: TableName,
+    /// What it was to be made of.
+    pub origin: Origin,
     /// Where the row is.
     pub position: Position,
     /// The row's `id` column, if it could be read.
     pub id: Option<String>,
     /// What is wrong, and what to do.
     pub reason: String,
+}
+
+impl Origin {
+    /// What one of them is.
+    fn what(&self) -> &'static str {
+        match self {
+            Origin::Table(_) => "row",
+            Origin::Messages(_) => "message",
+        }
+    }
+}
+
+/// Behind "rows of" or "messages of".
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Table(table) => table.fmt(f),
+            Origin::Messages(prefix) => write!(f, "prefix {prefix:?}"),
+        }
+    }
 }
 
 /// ` (id 7)`, or nothing.

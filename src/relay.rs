@@ -3,6 +3,8 @@
 //! Everything here is order of work; what must be right is decided in [`pipe`](crate::pipe),
 //! [`frontier`](crate::frontier) and [`feedback`](crate::feedback).
 
+mod beside;
+
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
@@ -16,13 +18,13 @@ use crate::kafka::acks::Run;
 use crate::kafka::positions::Positions;
 use crate::kafka::producer::Producer;
 use crate::metrics::{Metrics, postgres_clock_us};
-use crate::pg::error::ServerError;
 use crate::pg::wire::Wire;
 use crate::pipe::{Pipe, Step, Stuck};
 use crate::sensor::News;
 use crate::shutdown::Shutdown;
 use crate::stall::Stall;
 use crate::updates::Updates;
+use beside::control;
 
 /// The stream counts as dead when nothing came for so long although replies were asked for. The
 /// server answers between two messages, and while it decodes without sending anything at least
@@ -100,6 +102,8 @@ struct Turn {
     stall: Stall,
     stalled: Option<String>,
     updates: Updates,
+    /// The same of messages outside of transactions.
+    loose: Updates,
 }
 
 impl Relay<'_> {
@@ -119,6 +123,7 @@ impl Relay<'_> {
             stall: Stall::default(),
             stalled: None,
             updates: Updates::default(),
+            loose: Updates::default(),
         };
         loop {
             // 1. What brokers say: of topics, and acks, which make room for rows and are news for
@@ -308,6 +313,7 @@ impl Relay<'_> {
                     self.metrics.poisoned("dead_letter");
                 }
                 Step::Updated(relation) => self.warn_of_update(turn, relation),
+                Step::Loose(rule) => self.warn_of_loose(turn, rule),
                 Step::Full => {
                     self.metrics.queue_full();
                     turn.blocked = true;
@@ -332,7 +338,7 @@ impl Relay<'_> {
     fn may_skip(&self, stuck: &Stuck) -> bool {
         match stuck {
             Stuck::Poison(poison) => {
-                self.pipe.outboxes().on_poison(&poison.table) == OnPoison::Skip
+                self.pipe.outboxes().on_poison(&poison.origin) == OnPoison::Skip
             }
             Stuck::Unmapped { .. } | Stuck::Updated { .. } => false,
         }
@@ -344,6 +350,20 @@ impl Relay<'_> {
             && let Some((_, table)) = self.pipe.outboxes().on_update(relation)
         {
             tracing::warn!(updates, "rows of {table} are updated: no event is sent for that");
+        }
+    }
+
+    /// The same of messages that nothing tells the place of.
+    fn warn_of_loose(&self, turn: &mut Turn, rule: usize) {
+        if let Some(messages) = turn.loose.note(Instant::now())
+            && let Some(origin) = self.pipe.outboxes().origin(rule)
+        {
+            tracing::warn!(
+                messages,
+                "messages of {origin} came outside of transactions and are not sent: they are \
+                 there even if what emits them rolls back, and have no place among its events; \
+                 emit them with pg_logical_emit_message(true, ...)"
+            );
         }
     }
 
@@ -466,33 +486,6 @@ async fn gather(pause: Duration) {
     std::thread::sleep(pause);
     // What else runs on this thread, and a look at the socket.
     tokio::task::yield_now().await;
-}
-
-/// Messages beside the stream. What does not end it is logged.
-fn control(tag: u8, body: &[u8]) -> Result<(), Error> {
-    match tag {
-        b'E' => Err(match ServerError::parse(body) {
-            // Up to version 17, a publication that did not exist when a row was written.
-            missing if missing.sqlstate == "42704" => Error::RowsSkipped(missing),
-            // Data exceptions, limits of the program, internal errors.
-            row if matches!(row.sqlstate.get(..2), Some("22" | "54" | "XX")) => {
-                Error::Undecodable(row)
-            }
-            other => Error::Server(other),
-        }),
-        // Since version 18 Postgres goes on without a publication that it does not find, and this
-        // warning is the only sign.
-        b'N' => match ServerError::parse(body) {
-            warning if warning.sqlstate == "55000" => Err(Error::RowsSkipped(warning)),
-            notice => {
-                tracing::warn!("Postgres: {notice}");
-                Ok(())
-            }
-        },
-        // CopyDone and CommandComplete: the server is going down in good order.
-        b'c' | b'C' | b'Z' => Err(Error::Closed),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -77,13 +77,13 @@ impl Supervisor {
     pub fn new(config: Config, accept_gap: bool, pages: Pages, shutdown: Shutdown) -> Supervisor {
         let kafka = Settings::new(&config);
         let setup = Setup { accept_gap, ..config.setup() };
-        let Config { postgres, delivery, outboxes, .. } = config;
+        let Config { postgres, delivery, outboxes, messages, .. } = config;
         let limits = Limits {
             records: delivery.max_in_flight,
             bytes: delivery.max_in_flight_bytes,
             span: SPAN_MAX,
         };
-        let outboxes = Outboxes::new(outboxes, delivery.position_header);
+        let outboxes = Outboxes::new(outboxes, delivery.position_header).with_messages(messages);
         Supervisor {
             conninfo: postgres.conninfo,
             setup,
@@ -232,7 +232,7 @@ impl Supervisor {
         };
         let own = self.past.take_in(&source, &mut remembered);
         let own = own.map_err(|changed| Error::Setup(changed.into()))?;
-        let publication = self.setup.publication.clone();
+        let publication = self.setup.numbering();
         let found = found(remembered, looked, *slot, &publication).await.map_err(Error::Connect)?;
         let (accept, interval) = (self.setup.accept_gap, self.status_interval);
         let begun = self.past.begin(&mut self.pipe, &source, found, own, accept, interval);

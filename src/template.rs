@@ -53,15 +53,65 @@ const FACTS: [(&str, Fact); 5] = [
     ("$commit_time", Fact::CommitTime),
 ];
 
+/// What a template is filled from, which decides what it may name with a `$`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A row of a table.
+    Row,
+    /// A message of `pg_logical_emit_message`. It has no table, but a prefix.
+    Message,
+}
+
+/// The column of a message that holds its prefix: `{$prefix}`.
+pub const PREFIX: &str = "$prefix";
+/// The column with what the `*` of its rule stands for: `{$rest}`.
+pub const REST: &str = "$rest";
+/// The column with all of its content, as it came. It may be no text, so no template has it.
+pub const CONTENT: &str = "$content";
+
+impl Subject {
+    /// What is in braces and begins with a `$`.
+    fn part(self, name: String) -> Result<Part, String> {
+        let own: &[&str] = match self {
+            Subject::Row => &[],
+            Subject::Message => &[PREFIX, REST],
+        };
+        if own.contains(&name.as_str()) {
+            return Ok(Part::Column(name));
+        }
+        let has = |fact| match self {
+            Subject::Row => true,
+            Subject::Message => !matches!(fact, Fact::Schema | Fact::Table),
+        };
+        let facts = FACTS.iter().filter(|(_, fact)| has(*fact));
+        let known = facts.clone().find(|(fact, _)| *fact == name);
+        known.map(|(_, fact)| Part::Fact(*fact)).ok_or_else(|| {
+            let all = own.iter().chain(facts.map(|(fact, _)| fact));
+            let all: Vec<_> = all.map(|fact| format!("{{{fact}}}")).collect();
+            format!("{{{name}}} is none of {}", all.join(", "))
+        })
+    }
+}
+
 impl Template {
-    /// Reads a template.
+    /// Reads a template over rows.
     pub fn parse(text: &str) -> Result<Template, String> {
-        split(text).map(|parts| Template { parts })
+        Template::over(Subject::Row, text)
+    }
+
+    /// Reads a template.
+    pub fn over(subject: Subject, text: &str) -> Result<Template, String> {
+        split(subject, text).map(|parts| Template { parts })
+    }
+
+    /// Reads a template of a topic over rows.
+    pub fn topic(text: &str) -> Result<Template, String> {
+        Template::topic_over(Subject::Row, text)
     }
 
     /// Reads a template of a topic, and checks all of it that can be checked before a row is seen.
-    pub fn topic(text: &str) -> Result<Template, String> {
-        let template = Template::parse(text)?;
+    pub fn topic_over(subject: Subject, text: &str) -> Result<Template, String> {
+        let template = Template::over(subject, text)?;
         let mut literal_bytes = 0;
         for part in &template.parts {
             if let Part::Literal(literal) = part {
@@ -102,10 +152,15 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads a column's name, or a template if there are braces in it.
+    /// Reads a column's name, or a template over rows if there are braces in it.
     pub fn parse(text: &str) -> Result<Source, String> {
+        Source::over(Subject::Row, text)
+    }
+
+    /// Reads a column's name, or a template if there are braces in it.
+    pub fn over(subject: Subject, text: &str) -> Result<Source, String> {
         if text.contains(['{', '}']) {
-            return Template::parse(text).map(Source::Template);
+            return Template::over(subject, text).map(Source::Template);
         }
         check_identifier(text).map(|()| Source::Column(text.to_owned()))
     }
@@ -179,7 +234,7 @@ pub fn check_identifier(name: &str) -> Result<(), String> {
     }
 }
 
-fn split(text: &str) -> Result<Vec<Part>, String> {
+fn split(subject: Subject, text: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut piece = String::new();
     let mut in_column = false;
@@ -196,7 +251,7 @@ fn split(text: &str) -> Result<Vec<Part>, String> {
                 in_column = true;
             }
             '}' => {
-                parts.push(named(std::mem::take(&mut piece))?);
+                parts.push(named(subject, std::mem::take(&mut piece))?);
                 in_column = false;
             }
             _ => piece.push(c),
@@ -212,16 +267,12 @@ fn split(text: &str) -> Result<Vec<Part>, String> {
 }
 
 /// What stands in braces.
-fn named(name: String) -> Result<Part, String> {
-    if !name.starts_with('$') {
-        check_identifier(&name)?;
-        return Ok(Part::Column(name));
+fn named(subject: Subject, name: String) -> Result<Part, String> {
+    if name.starts_with('$') {
+        return subject.part(name);
     }
-    let known = FACTS.iter().find(|(fact, _)| *fact == name);
-    known.map(|(_, fact)| Part::Fact(*fact)).ok_or_else(|| {
-        let facts: Vec<_> = FACTS.iter().map(|(fact, _)| format!("{{{fact}}}")).collect();
-        format!("{{{name}}} is none of {}", facts.join(", "))
-    })
+    check_identifier(&name)?;
+    Ok(Part::Column(name))
 }
 
 #[cfg(test)]
@@ -277,6 +328,20 @@ mod tests {
         let reason = Template::parse("{$lsn}").unwrap_err();
         let all = "{$lsn} is none of {$schema}, {$table}, {$xid}, {$commit_lsn}, {$commit_time}";
         assert_eq!(reason, all);
+    }
+
+    #[test]
+    fn a_message_has_a_prefix_and_no_table() {
+        let over = |text: &str| Template::over(Subject::Message, text);
+        let template = over("{$prefix}/{$rest}/{a}/{$xid}").unwrap();
+        assert_eq!(template.columns().collect::<Vec<_>>(), ["$prefix", "$rest", "a"]);
+        assert_eq!(template.to_string(), "{$prefix}/{$rest}/{a}/{$xid}");
+        for name in ["$table", "$content"] {
+            let all = "{$prefix}, {$rest}, {$xid}, {$commit_lsn}, {$commit_time}";
+            let told = format!("{{{name}}} is none of {all}");
+            let text = format!("{{{name}}}");
+            assert_eq!(over(&text), Err(told));
+        }
     }
 
     #[test]

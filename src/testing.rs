@@ -126,6 +126,13 @@ pub fn insert(oid: u32, row: &[Option<&[u8]>]) -> Vec<u8> {
     row.iter().fold(head, |bytes, value| bytes.value(*value)).0
 }
 
+/// Message of pgoutput: what `pg_logical_emit_message` emits.
+pub fn emitted(transactional: bool, prefix: &[u8], content: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(content.len()).unwrap();
+    let head = Bytes::tag(b'M').raw(&[u8::from(transactional)]).u64(0);
+    head.raw(prefix).raw(b"\0").u32(len).raw(content).0
+}
+
 /// `XLogData` around a message of pgoutput.
 pub fn data(at: u64, change: &[u8]) -> Vec<u8> {
     Bytes::tag(b'w').u64(at).u64(at).u64(0).raw(change).0

@@ -1,4 +1,5 @@
-//! Updates of outbox rows, which are no events: that there are any is said now and then.
+//! Updates of outbox rows, and messages outside of transactions, which are no events: that there
+//! are any is said now and then.
 
 use std::time::{Duration, Instant};
 

@@ -40,6 +40,7 @@ pub fn pgoutput(data: &[u8]) {
             let bytes =
                 Bytes::tag(b'M').raw(&[flags]).u64(input.u64()).text(&prefix).u32(len).raw(content);
             let (transactional, content) = (flags & 1 == 1, content.to_vec());
+            let prefix = prefix.into_bytes();
             encoded(&bytes.0, &Plain::Message { transactional, prefix, content });
         }
     }
@@ -52,7 +53,7 @@ enum Plain {
     Commit { lsn: u64, end: u64 },
     Relation { oid: u32, schema: String, table: String, columns: Vec<(String, u32)> },
     Insert { relation: u32, row: Vec<Option<Vec<u8>>> },
-    Message { transactional: bool, prefix: String, content: Vec<u8> },
+    Message { transactional: bool, prefix: Vec<u8>, content: Vec<u8> },
     Update { relation: u32 },
     Other(String),
 }
@@ -86,7 +87,7 @@ fn plain(change: &Change<'_>) -> Plain {
         }
         Change::Update { relation } => Plain::Update { relation },
         Change::Message { transactional, prefix, content } => {
-            let (prefix, content) = (prefix.to_owned(), content.to_vec());
+            let (prefix, content) = (prefix.to_vec(), content.to_vec());
             Plain::Message { transactional, prefix, content }
         }
         Change::Other(kind) => Plain::Other(format!("{kind:?}")),
@@ -109,7 +110,7 @@ fn encode(plain: &Plain) -> Option<Vec<u8>> {
         Plain::Message { transactional, prefix, content } => {
             let len = u32::try_from(content.len()).unwrap();
             let head = Bytes::tag(b'M').raw(&[u8::from(*transactional)]).u64(0);
-            head.text(prefix).u32(len).raw(content).0
+            head.raw(prefix).raw(b"\0").u32(len).raw(content).0
         }
         // Of these, no more is read than is said here.
         Plain::Update { .. } | Plain::Other(_) => return None,

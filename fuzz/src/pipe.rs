@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use walrelay::config::{Format, OnPoison, Outbox};
+use walrelay::config::{Content, Format, Message, OnPoison, Outbox, Prefix};
 use walrelay::frontier::{Frontier, Limits, Ticket};
 use walrelay::lsn::{Lsn, Position};
 use walrelay::outbox::Outboxes;
@@ -16,10 +16,12 @@ use walrelay::pg::table::TableName;
 use walrelay::pipe::{Pipe, Refused, Sink, Step};
 use walrelay::position::Start;
 use walrelay::record::Record;
-use walrelay::template::{Source, Template};
+use walrelay::template::{CONTENT, PREFIX, REST, Source, Subject, Template};
 
 use super::input::Input;
-use super::testing::{Bytes, begin, commit, data as xlog_data, insert, keepalive, relation};
+use super::testing::{
+    Bytes, begin, commit, data as xlog_data, emitted, insert, keepalive, relation,
+};
 
 /// The target.
 pub fn pipe(data: &[u8]) {
@@ -32,7 +34,8 @@ pub fn pipe(data: &[u8]) {
     world.finish();
 }
 
-/// `orders`, whose topic is in the row, and `files` with a column of bytes.
+/// `orders`, whose topic is in the row, and `files` with a column of bytes; and messages of two
+/// kinds.
 fn outboxes() -> Outboxes {
     let name = |name: &str| TableName { schema: "public".into(), name: name.into() };
     let text = |text: &str| Some(text.to_owned());
@@ -52,7 +55,26 @@ fn outboxes() -> Outboxes {
         dead_letter_topic: text("dead"),
         ..Outbox::bare(name("files"), "payload", Template::parse("files").unwrap())
     };
-    Outboxes::new(vec![orders, files], Some("position".into()))
+    let message = |prefix, content, columns: &[&str], mapping| Message {
+        prefix: Prefix::parse(prefix).unwrap(),
+        content,
+        columns: columns.iter().map(|&name| name.to_owned()).collect(),
+        mapping: Outbox { table: TableName::default(), ..mapping },
+    };
+    let json = Outbox { partition: text("shard"), timestamp: text("at"), ..orders.clone() };
+    let columns = ["id", "key", "payload", "topic", "shard", "at"];
+    let json = message("orders", Content::Json, &columns, json);
+    let topic = Template::topic_over(Subject::Message, "{$rest}").unwrap();
+    let raw = Outbox { key: Some(column(PREFIX)), ..Outbox::bare(name(""), CONTENT, topic) };
+    let raw = Outbox { on_poison: OnPoison::Skip, ..raw };
+    let raw = message("raw.*", Content::Raw, &[PREFIX, CONTENT, REST], raw);
+    let outboxes = Outboxes::new(vec![orders, files], Some("position".into()));
+    outboxes.with_messages(vec![json, raw])
+}
+
+/// Whether messages of this prefix are events.
+fn is_event(prefix: &[u8]) -> bool {
+    prefix == b"orders" || prefix.starts_with(b"raw.")
 }
 
 /// A record that Kafka has not acked.
@@ -214,14 +236,31 @@ impl World {
         let texts = [&b""[..], b"a", b"a b", b"events", b"\\x00ff", b"\\x0", b"\xFF"];
         let text = |number: u8| texts.get(usize::from(number % 8)).copied();
         let row = [text(shape), Some(&b"key"[..]), text(shape >> 3), text(3 - (shape >> 7))];
-        let (oid, width) = match input.byte() {
-            wide @ 0..200 => (1 + u32::from(wide) % 2, 4),
-            odd => (u32::from(odd) % 6, usize::from(odd) % 5),
+        let insert = |oid, width: usize| xlog_data(self.at, &insert(oid, &row[..width]));
+        let message = match input.byte() {
+            wide @ 0..150 => insert(1 + u32::from(wide) % 2, 4),
+            150..200 => self.message(input),
+            odd => insert(u32::from(odd) % 6, usize::from(odd) % 5),
         };
-        let message = xlog_data(self.at, &insert(oid, &row[..width]));
         for _ in 0..=input.below(4) {
             self.take(&message);
         }
+    }
+
+    /// A message, more or less as it should be.
+    fn message(&self, input: &mut Input<'_>) -> Vec<u8> {
+        let kinds = input.byte();
+        let prefix = [&b"orders"[..], b"raw.t", b"raw.", b"raw.a b", b"other", b"\xFF", b""];
+        let prefix = prefix[usize::from(kinds % 7)];
+        let odd = input.bytes();
+        let topic = ["\"events\"", "5", "null", "\"a b\"", "\"\\uD800\"", "{\"a\":[\"}\"]}"];
+        let topic = topic[usize::from(kinds >> 3) % 6];
+        let content = format!(
+            "{{\"id\":\"1\", \"topic\" : {topic},\"payload\":{{\"a\":[1]}},\"at\":{}}}",
+            input.byte()
+        );
+        let content = if kinds & 128 == 0 { content.as_bytes() } else { odd };
+        xlog_data(self.at, &emitted(kinds & 64 == 0, prefix, content))
     }
 
     /// Tables as they should be, and as somebody may have made them.
@@ -255,7 +294,13 @@ impl World {
         let step = self.pipe.take(body, &mut self.kafka);
         let moved = before != (self.pipe.progress(), self.kafka.sent);
         match step {
-            Ok(Step::Taken | Step::ReplyWanted | Step::Updated(_) | Step::DeadLettered(_)) => {
+            Ok(
+                Step::Taken
+                | Step::ReplyWanted
+                | Step::Updated(_)
+                | Step::Loose(_)
+                | Step::DeadLettered(_),
+            ) => {
                 self.note(body);
             }
             Ok(Step::Full) => {
@@ -286,7 +331,14 @@ impl World {
                 self.next = Some(Position { epoch: self.epoch, commit, row: 0 });
             }
             b'C' => self.next = None,
-            b'I' => {
+            b'M' if body[26] & 1 == 0 => {}
+            b'M' if !body[35..].split(|byte| *byte == 0).next().is_some_and(is_event) => {
+                // It counts, and nobody has it.
+                if let Some(row) = &mut self.next {
+                    row.row += 1;
+                }
+            }
+            b'I' | b'M' => {
                 let row = self.next.as_mut().unwrap();
                 let flying = self.kafka.flying.iter().any(|record| record.position == *row);
                 let known = flying || self.settled.contains(row) || Some(*row) <= self.start;

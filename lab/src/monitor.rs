@@ -27,6 +27,7 @@ pub struct Monitor {
 
 /// What one look found.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a metric of its own")]
 struct Look {
     status: u16,
     reason: String,

@@ -61,9 +61,14 @@ impl Layer {
         Err(errors.iter().map(mistake).collect())
     }
 
-    /// The values themselves.
-    pub(super) fn into_table(self) -> Map<String, Value> {
-        self.0
+    /// The values themselves, by their names.
+    pub(super) fn values(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter()
+    }
+
+    /// The names alone.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// One variable; `path` is its name without the prefix.

@@ -4,6 +4,7 @@
 //! key (`sections`) and collects every mistake, so that one run shows all of them.
 
 mod layers;
+mod message;
 mod outbox;
 mod print;
 mod properties;
@@ -19,13 +20,14 @@ use std::path::Path;
 use std::time::Duration;
 use std::{env, fmt, fs};
 
+pub use message::{Content, Message, Prefix};
 pub use outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox, Payload};
 pub use reader::{Mistake, Mistakes};
 pub use secret::Secret;
 
 use self::layers::File;
 use crate::pg::conninfo::Conninfo;
-use crate::pg::setup::{Mapped, Setup};
+use crate::pg::setup::{Mapped, Messages, Setup};
 use crate::template::Source;
 
 /// The file that is read when none is named; it need not exist.
@@ -44,8 +46,10 @@ pub struct Config {
     pub http: Http,
     /// What is written to standard error.
     pub log: Log,
-    /// The outbox tables, no two the same; never empty.
+    /// The outbox tables, no two the same; empty only if there are messages.
     pub outboxes: Vec<Outbox>,
+    /// The messages that are events, no two entries of one prefix.
+    pub messages: Vec<Message>,
 }
 
 /// `[postgres]`
@@ -165,6 +169,7 @@ impl Config {
             slot: slot.clone(),
             publication: publication.clone(),
             tables: self.outboxes.iter().map(Outbox::mapped).collect(),
+            messages: if self.messages.is_empty() { Messages::Ignored } else { Messages::Read },
             create: *create,
             failover: *failover,
             accept_gap: false,
@@ -184,7 +189,7 @@ impl Config {
 
 impl Outbox {
     /// The table and the columns that are taken from it.
-    fn mapped(&self) -> Mapped {
+    pub(crate) fn mapped(&self) -> Mapped {
         let named = |key: &'static str, column: &str| (key, column.to_owned());
         let one = |key, column: &Option<String>| column.as_ref().map(|column| named(key, column));
         let mut columns: Vec<_> = one("id", &self.id).into_iter().collect();

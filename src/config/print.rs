@@ -4,10 +4,11 @@ use std::fmt::{Display, Write};
 
 use super::properties::masked;
 use super::secret::mask_url;
+use super::sections::message::CONTENTS;
 use super::sections::outbox::{FORMATS, MISSING_COLUMNS, ON_POISON, ON_UPDATE, WHOLE_ROW};
 use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS};
 use super::value::{bytes, spelled};
-use super::{Config, Outbox, PasswordFrom, Payload};
+use super::{Config, Message, Outbox, PasswordFrom, Payload};
 use crate::rewrite::Rewrite;
 use crate::template::Source;
 
@@ -25,6 +26,9 @@ impl Config {
         toml.text("level", spelled(LOG_LEVELS, &self.log.level));
         for outbox in &self.outboxes {
             outbox.print(&mut toml);
+        }
+        for message in &self.messages {
+            message.print(&mut toml);
         }
         toml.0
     }
@@ -71,9 +75,19 @@ impl Config {
 
 impl Outbox {
     fn print(&self, toml: &mut Toml) {
-        let headers = self.headers.iter().map(|(name, source)| (name, source.to_string()));
         toml.header("[[outbox]]");
         toml.text("table", &self.table.to_string());
+        self.print_value(toml);
+        toml.pairs("envelope", self.envelope.members.iter().cloned());
+        toml.text("schema_name", &self.envelope.schema_name.to_string());
+        toml.option("schema_version", self.envelope.schema_version.as_ref());
+        self.print_rest(toml);
+        toml.text("missing_columns", spelled(MISSING_COLUMNS, &self.missing_columns));
+        toml.text("on_update", spelled(ON_UPDATE, &self.on_update));
+        self.print_poison(toml);
+    }
+
+    fn print_value(&self, toml: &mut Toml) {
         toml.option("id", self.id.as_ref());
         toml.option("key", self.key.as_ref().map(Source::to_string).as_ref());
         toml.text("key_format", spelled(FORMATS, &self.key_format));
@@ -84,9 +98,10 @@ impl Outbox {
         }
         toml.text("payload_format", spelled(FORMATS, &self.payload_format));
         toml.key("tombstone_if_blank", self.tombstone_if_blank);
-        toml.pairs("envelope", self.envelope.members.iter().cloned());
-        toml.text("schema_name", &self.envelope.schema_name.to_string());
-        toml.option("schema_version", self.envelope.schema_version.as_ref());
+    }
+
+    fn print_rest(&self, toml: &mut Toml) {
+        let headers = self.headers.iter().map(|(name, source)| (name, source.to_string()));
         toml.text("topic", &self.topic.to_string());
         let rewrite = self.topic_rewrite.as_ref();
         toml.text("topic_regex", rewrite.map_or("", Rewrite::regex));
@@ -97,10 +112,22 @@ impl Outbox {
         toml.pairs("headers", headers.map(|(name, text)| (name.clone(), text)));
         toml.text("header_format", spelled(FORMATS, &self.header_format));
         toml.pairs("static_headers", self.static_headers.iter().cloned());
-        toml.text("missing_columns", spelled(MISSING_COLUMNS, &self.missing_columns));
-        toml.text("on_update", spelled(ON_UPDATE, &self.on_update));
+    }
+
+    fn print_poison(&self, toml: &mut Toml) {
         toml.text("on_poison", spelled(ON_POISON, &self.on_poison));
         toml.option("dead_letter_topic", self.dead_letter_topic.as_ref());
+    }
+}
+
+impl Message {
+    fn print(&self, toml: &mut Toml) {
+        toml.header("[[message]]");
+        toml.text("prefix", &self.prefix.to_string());
+        toml.text("content", spelled(CONTENTS, &self.content));
+        self.mapping.print_value(toml);
+        self.mapping.print_rest(toml);
+        self.mapping.print_poison(toml);
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use config::{Map, Value, ValueKind};
 
-use super::layers::PREFIX;
+use super::layers::{Layer, PREFIX};
 use super::value::describe_kind;
 
 /// Below this likeness (0 to 1) a suggestion would confuse more than it helps.
@@ -162,7 +162,8 @@ impl<'w> Reader<'w> {
     ) -> Option<T> {
         let path = join(&self.path, name);
         let Some(value) = self.take(name) else {
-            let variable = format!("{PREFIX}{}", path.replace('.', "__").to_uppercase());
+            let variable = path.replace(['.', '['], "__").replace(']', "").to_uppercase();
+            let variable = format!("{PREFIX}{variable}");
             let message = format!("required; give it in the file or as {variable}");
             self.walk.mistakes.push(Mistake::new(path, message, None));
             return None;
@@ -197,29 +198,47 @@ impl<'w> Reader<'w> {
         read(Reader { path, table, walk: self.walk })
     }
 
-    /// Takes a list of tables; what an entry does not give is taken from `defaults`, and no entry
-    /// at all is one that gives nothing.
+    /// Takes a list of tables; `key` is the first one of an entry. With `or_one`, no entry at all
+    /// is one that gives nothing.
     pub(super) fn sections<T>(
         &mut self,
         name: &str,
-        defaults: &Map<String, Value>,
+        key: &str,
+        or_one: bool,
         mut read: impl FnMut(usize, Reader<'_>) -> Option<T>,
     ) -> Option<Vec<T>> {
-        let mut list = self.read(name, list_of_tables)?;
-        if list.is_empty() {
+        let mut list = self.read(name, |value| list_of_tables(name, key, value))?;
+        if list.is_empty() && or_one {
             list.push(Value::from(Map::<String, Value>::new()));
         }
         let read = list.into_iter().enumerate().map(|(index, entry)| {
             let path = format!("{}[{index}]", join(&self.path, name));
-            let mut table = self.checked(path.clone(), &entry, table)?;
-            for (name, value) in defaults {
-                // Without origin: its line in the defaults would tell nobody anything.
-                let default = || Value::new(None, value.kind.clone());
-                table.entry(name.clone()).or_insert_with(default);
-            }
+            let table = self.checked(path.clone(), &entry, table)?;
             read(index, Reader { path, table, walk: self.walk })
         });
         all(read)
+    }
+
+    /// Whether this key holds something that is more than an empty list.
+    pub(super) fn has_entries(&self, name: &str) -> bool {
+        self.table.get(name).is_some_and(|value| match &value.kind {
+            ValueKind::Array(list) => !list.is_empty(),
+            _ => true,
+        })
+    }
+
+    /// Takes from `defaults` what the table does not give.
+    pub(super) fn lay_under(&mut self, defaults: &Layer) {
+        for (name, value) in defaults.values() {
+            // Without origin: its line in the defaults would tell nobody anything.
+            let default = || Value::new(None, value.kind.clone());
+            self.table.entry(name.clone()).or_insert_with(default);
+        }
+    }
+
+    /// Leaves a key out. Returns whether it was given.
+    pub(super) fn drop(&mut self, name: &str) -> bool {
+        self.table.swap_remove(name).is_some()
     }
 
     /// Notes a mistake that only shows in several keys together, under the name of one of them.
@@ -265,12 +284,13 @@ fn table(value: &Value) -> Result<Map<String, Value>, String> {
     }
 }
 
-fn list_of_tables(value: &Value) -> Result<Vec<Value>, String> {
+fn list_of_tables(name: &str, key: &str, value: &Value) -> Result<Vec<Value>, String> {
     match &value.kind {
         ValueKind::Array(list) => Ok(list.clone()),
         _ => Err(format!(
-            "expected a list of tables ([[outbox]], or WALRELAY__OUTBOX__0__TABLE and so on), \
-             got {}",
+            "expected a list of tables ([[{name}]], or {PREFIX}{}__0__{} and so on), got {}",
+            name.to_uppercase(),
+            key.to_uppercase(),
             describe_kind(value)
         )),
     }

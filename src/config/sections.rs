@@ -1,5 +1,6 @@
 //! The keys of the configuration, section by section: their defaults and their rules.
 
+pub(super) mod message;
 pub(super) mod outbox;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use config::{Map, Value};
+use config::Value;
 
 use super::layers::{self, File, Layer};
 use super::properties::property;
@@ -21,12 +22,13 @@ use super::{
     Config, Delivery, Guarantee, Http, Kafka, Log, LogFormat, PasswordFrom, Postgres, Secret,
 };
 use crate::pg::conninfo::Conninfo;
-use crate::template::{check_identifier, check_topic};
+use crate::template::{Subject, check_identifier, check_topic};
 
 /// What a key means that neither file nor environment gives. `postgres.url` and `kafka.brokers`
 /// have no default.
 const DEFAULTS: &str = r#"
 outbox = []
+message = []
 
 [postgres]
 password_file = ""
@@ -84,10 +86,12 @@ type Environment = BTreeMap<String, String>;
 pub(super) fn read(file: File<'_>, env: &Environment) -> Result<Config, Mistakes> {
     let defaults = Layer::of_toml(File { name: "defaults", text: DEFAULTS })?;
     let outbox_defaults = Layer::of_toml(File { name: "defaults", text: outbox::DEFAULTS })?;
+    let message_defaults = message::Defaults::new()?;
     let tree = layers::merge(defaults, Layer::of_toml(file)?, env)
         .map_err(|error| vec![Mistake::new(file.name, error.to_string(), None)])?;
     let mut walk = Walk::default();
-    let config = sections(Reader::root(tree, &mut walk), &outbox_defaults.into_table(), env);
+    let root = Reader::root(tree, &mut walk);
+    let config = sections(root, &outbox_defaults, &message_defaults, env);
     let mistakes = walk.end();
     match config {
         Some(config) if mistakes.is_empty() => Ok(config),
@@ -97,7 +101,8 @@ pub(super) fn read(file: File<'_>, env: &Environment) -> Result<Config, Mistakes
 
 fn sections(
     mut root: Reader<'_>,
-    outbox_defaults: &Map<String, Value>,
+    outbox_defaults: &Layer,
+    message_defaults: &message::Defaults,
     env: &Environment,
 ) -> Option<Config> {
     let postgres = root.section("postgres", |section| postgres(section, env));
@@ -106,9 +111,18 @@ fn sections(
     let http = root.section("http", http);
     let log = root.section("log", log);
     let position_header = delivery.as_ref().and_then(|d| d.position_header.as_deref());
-    let mut tables = BTreeMap::new();
-    let outboxes = root.sections("outbox", outbox_defaults, |index, section| {
-        outbox::read(index, section, position_header, &mut tables)
+    let (mut tables, mut prefixes) = (BTreeMap::new(), BTreeMap::new());
+    // Without a word of either, there is one outbox with the defaults.
+    let or_one = !root.has_entries("message");
+    let outboxes = root.sections("outbox", "table", or_one, |index, mut section| {
+        section.lay_under(outbox_defaults);
+        let subject = Subject::Row;
+        let outbox = outbox::read(index, &mut section, position_header, &mut tables, subject);
+        section.finish();
+        outbox
+    });
+    let messages = root.sections("message", "prefix", false, |index, section| {
+        message::read(index, section, message_defaults, position_header, &mut prefixes)
     });
     root.finish();
     Some(Config {
@@ -118,6 +132,7 @@ fn sections(
         http: http?,
         log: log?,
         outboxes: outboxes?,
+        messages: messages?,
     })
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::make::{Make, Unmade};
 use crate::lsn::Position;
 use crate::pg::output::{Tuple, Value};
-use crate::pg::time::epoch_ms;
-use crate::record::{Field, Header, Poison, Row, Timestamp};
+use crate::pg::time::{epoch_ms, iso_ms};
+use crate::record::{Field, Header, Origin, Poison, Row, Timestamp};
 use crate::template::check_topic;
 
 /// 2000-01-01, from where Postgres counts, in milliseconds since 1970-01-01.
@@ -18,14 +18,16 @@ const KEPT_BYTES: usize = 1 << 20;
 
 /// What is said of a row that is no record, in headers of these names: what is wrong; the table;
 /// the row's `id`; where its transaction's commit record is in the log; the topic that it was for;
-/// the bytes of the payload, in Postgres' text form if it is a column.
-const LETTER_HEADERS: [&str; 6] = [
+/// the bytes of the payload, in Postgres' text form if it is a column; for a message, in place of a
+/// table, the prefix that its rule names.
+const LETTER_HEADERS: [&str; 7] = [
     "walrelay-reason",
     "walrelay-table",
     "walrelay-id",
     "walrelay-commit-lsn",
     "walrelay-topic",
     "walrelay-payload-bytes",
+    "walrelay-prefix",
 ];
 
 /// Where a row stands, and what is known of its transaction.
@@ -49,8 +51,10 @@ impl Place {
 /// How a table's rows become records, until the next Relation message says otherwise.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Index into the configured outboxes.
+    /// Index into the configured outboxes, or messages.
     pub(super) outbox: usize,
+    /// What its rows are.
+    pub(super) origin: Origin,
     /// The columns that were announced.
     pub(super) columns: Vec<String>,
     pub(super) topic: Field,
@@ -122,6 +126,8 @@ pub(super) enum Clock {
     Text,
     /// Milliseconds since 1970-01-01 UTC.
     Milliseconds,
+    /// The one or the other, in the forms that JSON has for them.
+    Json,
 }
 
 impl Plan {
@@ -178,13 +184,18 @@ impl Plan {
             None => scratch.row(row).get(self.payload),
         };
         let size = payload.map(|it| it.len().to_string().into_bytes());
+        let (table, prefix) = match &poison.origin {
+            Origin::Table(table) => (Some(table.to_string().into_bytes()), None),
+            Origin::Messages(prefix) => (None, Some(prefix.clone().into_bytes())),
+        };
         let said: [Option<Vec<u8>>; LETTER_HEADERS.len()] = [
             Some(poison.reason.clone().into_bytes()),
-            Some(poison.table.to_string().into_bytes()),
+            table,
             poison.id.clone().map(String::into_bytes),
             Some(place.position.commit.to_string().into_bytes()),
             topic,
             size,
+            prefix,
         ];
         for text in said {
             let _ = scratch.make(|bytes| {
@@ -207,8 +218,9 @@ impl Plan {
     pub(super) fn payload_of<'a>(&self, row: Row<'a>) -> Option<&'a [u8]> {
         // As `String.trim` of Java has it. An empty `bytea` comes as `\\x` and is none.
         let blank = |bytes: &[u8]| bytes.iter().all(|byte| *byte <= b' ');
-        let column = self.payload_column.and_then(|index| bytes_of(row.tuple, index));
-        if self.tombstone_if_blank && column.is_none_or(blank) {
+        // A closure: finding a column walks the row, and most outboxes have no use for it.
+        let column = || self.payload_column.and_then(|index| bytes_of(row.tuple, index));
+        if self.tombstone_if_blank && column().is_none_or(blank) {
             return None;
         }
         row.get(self.payload)
@@ -230,9 +242,11 @@ impl Plan {
         let Some((text, clock)) = column else {
             return Ok(Timestamp::Committed(place.committed_ms()));
         };
+        let number = || str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         let ms = match clock {
             Clock::Text => epoch_ms(text),
-            Clock::Milliseconds => str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
+            Clock::Milliseconds => number(),
+            Clock::Json => number().or_else(|| iso_ms(text)),
         };
         ms.filter(|ms| *ms >= 0).map(Timestamp::Given).ok_or_else(|| {
             let text = String::from_utf8_lossy(text);

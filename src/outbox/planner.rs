@@ -6,8 +6,8 @@ use super::plan::{Clock, Plan};
 use crate::config::{Format, MissingColumns, Outbox, Payload};
 use crate::connect::{Described, Kind};
 use crate::pg::known;
-use crate::pg::oid::{BIGINT, JSON, JSONB, is_date, is_whole};
-use crate::record::{Field, Header};
+use crate::pg::oid::{BIGINT, JSON, JSONB, UNKNOWN, is_date, is_whole};
+use crate::record::{Field, Header, Origin};
 use crate::template::{Fact, Part, SPAN_HEADERS, Source, Template};
 
 /// The header that the row's `id` becomes.
@@ -57,6 +57,7 @@ impl<'a> Planner<'a> {
         let timestamp = outbox.timestamp.as_ref().and_then(|name| self.timestamp(name));
         Plan {
             outbox: index,
+            origin: Origin::Table(outbox.table.clone()),
             columns: self.columns.iter().map(|column| column.name.clone()).collect(),
             topic,
             id: id_column,
@@ -302,7 +303,7 @@ impl<'a> Planner<'a> {
 
     fn partition(&mut self, name: &str) -> Option<usize> {
         let found = self.optional(name)?;
-        if !is_whole(found.base_oid) {
+        if !is_whole(found.base_oid) && found.base_oid != UNKNOWN {
             self.wrong = Some(format!("column {name} cannot be the partition: it is no number"));
         }
         Some(found.index)
@@ -312,6 +313,7 @@ impl<'a> Planner<'a> {
         let found = self.required(name)?;
         match found.base_oid {
             BIGINT => Some((found.index, Clock::Milliseconds)),
+            UNKNOWN => Some((found.index, Clock::Json)),
             oid if is_date(oid) => Some((found.index, Clock::Text)),
             _ => {
                 self.wrong = Some(format!("column {name} cannot be the timestamp: it is no date"));

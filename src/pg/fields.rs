@@ -69,13 +69,18 @@ impl<'a> Fields<'a> {
         self.take(len)
     }
 
-    /// Text up to a NUL. The session asks for UTF-8, so all names are; in a
-    /// `SQL_ASCII` database they may be anything, and then this is an error.
-    pub fn text(&mut self) -> Result<&'a str, Malformed> {
+    /// Bytes up to a NUL.
+    pub fn terminated(&mut self) -> Result<&'a [u8], Malformed> {
         let end = self.rest.iter().position(|&b| b == 0).ok_or(Malformed("no end of text"))?;
         let bytes = self.take(end)?;
         self.take(1)?;
-        std::str::from_utf8(bytes).map_err(|_| Malformed("a name is not UTF-8"))
+        Ok(bytes)
+    }
+
+    /// Text up to a NUL. The session asks for UTF-8, so all names are; in a
+    /// `SQL_ASCII` database they may be anything, and then this is an error.
+    pub fn text(&mut self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.terminated()?).map_err(|_| Malformed("a name is not UTF-8"))
     }
 
     /// Whatever is left, as it is.

@@ -16,6 +16,8 @@ pub(crate) const POINT: u32 = 600;
 pub(crate) const LSEG: u32 = 601;
 pub(crate) const BOX: u32 = 603;
 pub(crate) const LINE: u32 = 628;
+/// Of what kind a value is does not say its place, but only the value itself.
+pub(crate) const UNKNOWN: u32 = 705;
 pub(crate) const REAL: u32 = 700;
 pub(crate) const DOUBLE: u32 = 701;
 pub(crate) const MONEY: u32 = 790;

@@ -45,9 +45,10 @@ pub enum Change<'a> {
         /// Whether it belongs to the transaction around it; if not, it is sent even when its
         /// transaction rolls back.
         transactional: bool,
-        /// What it is about, in the emitter's words.
-        prefix: &'a str,
-        /// Its bytes.
+        /// What it is about, in the emitter's words. Of all databases, one in `SQL_ASCII` may have
+        /// any bytes here.
+        prefix: &'a [u8],
+        /// Its bytes, as they were given: Postgres converts text in rows to UTF-8, but not these.
         content: &'a [u8],
     },
     /// What an outbox has no use for.
@@ -138,7 +139,28 @@ pub struct Tuple<'a> {
     count: u16,
 }
 
+impl Value<'_> {
+    /// Appends it to a row, as pgoutput writes it.
+    pub fn write(self, row: &mut Vec<u8>) {
+        match self {
+            Value::Null => row.push(b'n'),
+            Value::Text(bytes) => {
+                // Nothing in Postgres is as long as that; the row would be refused.
+                let len = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+                row.push(b't');
+                row.extend_from_slice(&len.to_be_bytes());
+                row.extend_from_slice(bytes);
+            }
+        }
+    }
+}
+
 impl<'a> Tuple<'a> {
+    /// A row that was written value by value, behind their 16-bit number.
+    pub fn of(bytes: &'a [u8]) -> Result<Tuple<'a>, Malformed> {
+        Tuple::parse(Fields::of(bytes))
+    }
+
     fn parse(mut fields: Fields<'a>) -> Result<Tuple<'a>, Malformed> {
         let count = fields.count()?;
         let values = fields;
@@ -217,7 +239,7 @@ impl<'a> Change<'a> {
             b'M' => {
                 let transactional = fields.u8()? & 1 == 1;
                 let _at = fields.lsn()?;
-                let prefix = fields.text()?;
+                let prefix = fields.terminated()?;
                 let content = fields.sized()?;
                 fields.end()?;
                 Ok(Change::Message { transactional, prefix, content })

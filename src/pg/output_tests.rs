@@ -16,7 +16,7 @@ fn messages() -> Vec<(Vec<u8>, Change<'static>)> {
     vec![
         (begin, Change::Begin { commit: Lsn::from_wire(40), committed_us: 7, xid: 731 }),
         (commit, Change::Commit { commit: Lsn::from_wire(40), end: Lsn::from_wire(48) }),
-        (message, Change::Message { transactional: true, prefix: "p", content: b"hi" }),
+        (message, Change::Message { transactional: true, prefix: b"p", content: b"hi" }),
     ]
 }
 

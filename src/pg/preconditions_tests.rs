@@ -2,6 +2,7 @@ use super::*;
 use crate::lsn::Lsn;
 use crate::pg::facts::Server;
 use crate::pg::known::Column;
+use crate::pg::setup::Messages;
 use crate::pg::table::TableName;
 
 fn table_name(name: &str) -> TableName {
@@ -440,4 +441,30 @@ fn columns_are_of_a_type_that_their_key_takes() {
            [[outbox]]; set timestamp to a column of type timestamptz, timestamp or date, or \
            bigint with milliseconds since 1970"],
     );
+}
+
+/// Messages are in no publication; there is one with nothing in it.
+#[test]
+fn messages_alone_need_an_empty_publication() {
+    let setup = Setup { tables: Vec::new(), messages: Messages::Read, ..setup() };
+    let sql =
+        "CREATE PUBLICATION \"pub\" WITH (publish = 'insert', publish_via_partition_root = true)";
+    assert_eq!(setup.create_publication_sql(), sql);
+    let options = "(proto_version '1', publication_names '\"pub\"', messages 'true')";
+    assert!(
+        setup.start_command(Lsn::ZERO).ends_with(options),
+        "{}",
+        setup.start_command(Lsn::ZERO)
+    );
+    let publication = Publication { tables: Vec::new(), ..facts().publication.unwrap() };
+    let there = Facts { publication: Some(publication), tables: Vec::new(), ..facts() };
+    let missing = Facts { publication: None, slot: None, ..there.clone() };
+    for facts in [&there, &missing] {
+        let checks = checks(&setup, facts);
+        assert!(checks.iter().all(|check| check.failure().is_none()), "{checks:?}");
+    }
+    // Rows are numbered differently with messages among them.
+    let rows = Setup { messages: Messages::Ignored, ..setup.clone() };
+    assert_eq!((rows.numbering(), setup.numbering()), ("pub".into(), "pub and messages".into()));
+    assert!(!rows.start_command(Lsn::ZERO).contains("messages"));
 }

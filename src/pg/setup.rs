@@ -14,6 +14,8 @@ pub struct Setup {
     pub publication: String,
     /// The outbox tables.
     pub tables: Vec<Mapped>,
+    /// Whether messages of `pg_logical_emit_message` are read as well; they need no table.
+    pub messages: Messages,
     /// Whether to make what is missing on a first start.
     pub create: bool,
     /// Whether standbys are to have the slot as well.
@@ -22,6 +24,16 @@ pub struct Setup {
     pub accept_gap: bool,
     /// How our connections call themselves.
     pub application_name: String,
+}
+
+/// What is done about messages of `pg_logical_emit_message`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Messages {
+    /// The server does not send them.
+    #[default]
+    Ignored,
+    /// They come among the rows, whatever the publication holds.
+    Read,
 }
 
 /// An outbox table and what is taken from it.
@@ -54,13 +66,17 @@ impl Setup {
     /// What makes the publication.
     pub fn create_publication_sql(&self) -> String {
         let tables: Vec<_> = self.tables.iter().map(|mapped| mapped.table.to_sql()).collect();
+        // Messages are in no publication, and the stream needs one all the same.
+        let tables = match tables.as_slice() {
+            [] => String::new(),
+            tables => format!(" FOR TABLE {}", tables.join(", ")),
+        };
         // Inserts only, so that UPDATE and DELETE need no replica identity and cost nothing. A
         // partitioned outbox comes under its own name, not under its partitions'.
         format!(
-            "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', \
+            "CREATE PUBLICATION {}{tables} WITH (publish = 'insert', \
              publish_via_partition_root = true)",
-            escape_identifier(&self.publication),
-            tables.join(", ")
+            escape_identifier(&self.publication)
         )
     }
 
@@ -91,9 +107,23 @@ impl Setup {
         let slot = escape_identifier(&self.slot);
         // A list of identifiers inside a literal.
         let publications = escape_literal(&escape_identifier(&self.publication));
+        let messages = match self.messages {
+            Messages::Read => ", messages 'true'",
+            Messages::Ignored => "",
+        };
         format!(
             "START_REPLICATION SLOT {slot} LOGICAL {from} \
-             (proto_version '1', publication_names {publications})"
+             (proto_version '1', publication_names {publications}{messages})"
         )
+    }
+
+    /// By what the rows of a transaction are numbered: the same publication numbers them
+    /// differently with messages among them.
+    pub fn numbering(&self) -> String {
+        let messages = match self.messages {
+            Messages::Read => " and messages",
+            Messages::Ignored => "",
+        };
+        format!("{}{messages}", self.publication)
     }
 }

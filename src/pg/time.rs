@@ -9,6 +9,34 @@ pub fn epoch_ms(text: &[u8]) -> Option<i64> {
     moment.days().checked_mul(MS_PER_DAY)?.checked_add(moment.us / 1000)
 }
 
+/// The same of a text as JSON has it (ISO 8601, RFC 3339): a `T` or a space before the time, and
+/// any zone behind it; without one it is UTC.
+pub fn iso_ms(text: &[u8]) -> Option<i64> {
+    let text = str::from_utf8(text).ok()?;
+    let (date, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00:00"));
+    let zone_at = time.find(['Z', 'z', '+', '-']).unwrap_or(time.len());
+    let (time, zone) = time.split_at_checked(zone_at)?;
+    let moment = Moment { us: us_of_day(time)?, ..Moment::parse(date.as_bytes())? };
+    let ms = moment.days().checked_mul(MS_PER_DAY)?.checked_add(moment.us / 1000)?;
+    ms.checked_sub(ms_ahead(zone)?)
+}
+
+/// How far a zone like `+02`, `-0330` or `+05:30` is ahead of UTC, in milliseconds.
+fn ms_ahead(zone: &str) -> Option<i64> {
+    let sign = match zone.chars().next() {
+        None | Some('Z' | 'z') => return (zone.len() <= 1).then_some(0),
+        Some('-') => -1,
+        Some(_) => 1,
+    };
+    let zone = zone.get(1..)?;
+    let (hours, minutes) = match zone.len() {
+        4 => zone.split_at_checked(2)?,
+        _ => zone.split_once(':').unwrap_or((zone, "0")),
+    };
+    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    (hours <= 24 && minutes <= 59).then_some(sign * (hours * 60 + minutes) * 60_000)
+}
+
 /// A point in time in UTC; without a time of the day, midnight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -102,6 +130,34 @@ mod tests {
             ("294276-12-31 23:59:59.999999", 9_224_318_015_999_999),
         ] {
             assert_eq!(epoch_ms(text.as_bytes()), Some(ms), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_of_json_are_read_in_any_zone() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01", 0),
+            ("1970-01-01T00:00:00.5", 500),
+            ("1970-01-01T02:00:00+02:00", 0),
+            ("1969-12-31t20:30:00.001-0330", 1),
+            ("1970-01-01 01:00:00+01", 0),
+            ("2024-02-29T23:59:59.999999+00:00", 1_709_251_199_999),
+        ] {
+            assert_eq!(iso_ms(text.as_bytes()), Some(ms), "{text}");
+        }
+        for text in [
+            "",
+            "x",
+            "1970-01-01T",
+            "1970-01-01T00:00:00+",
+            "1970-01-01T00:00:00Zx",
+            "1970-01-01T00:00:00+99:00",
+            "1970-01-01T00:00:00+1:x",
+            "1970-01-01T00:00:00+é1",
+            "infinity",
+        ] {
+            assert_eq!(iso_ms(text.as_bytes()), None, "{text}");
         }
     }
 

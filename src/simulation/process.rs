@@ -261,7 +261,7 @@ impl Process {
                 compresses: self.compresses,
             };
             match self.pipe.take(frame.body, &mut sink).expect("the stream is as it must be") {
-                Step::Taken | Step::Updated(_) | Step::DeadLettered(_) => {}
+                Step::Taken | Step::Updated(_) | Step::Loose(_) | Step::DeadLettered(_) => {}
                 Step::ReplyWanted => self.feedback.want_answer(),
                 Step::Full => return Ok(()),
                 Step::Stuck(_) => {

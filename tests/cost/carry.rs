@@ -77,7 +77,11 @@ pub fn carry(pipe: &mut Pipe, sink: &mut impl Sink, bytes: &[u8]) -> usize {
     let mut used = 0;
     while let Framed::Complete { frame, len } = frame(&bytes[used..]).unwrap() {
         match pipe.take(frame.body, sink).unwrap() {
-            Step::Taken | Step::ReplyWanted | Step::Updated(_) | Step::DeadLettered(_) => {
+            Step::Taken
+            | Step::ReplyWanted
+            | Step::Updated(_)
+            | Step::Loose(_)
+            | Step::DeadLettered(_) => {
                 used += len;
             }
             Step::Full => break,

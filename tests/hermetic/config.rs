@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use walrelay::config::{Config, Guarantee, LogFormat, Mistakes, OnPoison, PasswordFrom, Payload};
+use walrelay::config::{
+    Config, Content, Guarantee, LogFormat, Mistakes, OnPoison, PasswordFrom, Payload,
+};
 use walrelay::pg::conninfo::Conninfo;
+use walrelay::pg::setup::Messages;
 use walrelay::pg::table::TableName;
 use walrelay::template::Source;
 
@@ -23,14 +26,17 @@ fn parse<const N: usize>(text: &str, env: [(&str, &str); N]) -> Result<Config, M
     Config::parse("walrelay.toml", text, env.map(pair))
 }
 
-/// A document with the required keys, one more key (a value of its own for a required one), and
-/// the keys of one outbox.
+/// A document with the required keys and one more key (a value of its own for a required one). It
+/// may be one of the first outbox or message.
 fn document(key: &str, value: &str) -> String {
     let required = REQUIRED.iter().filter(|(name, _)| *name != key);
     let required: Vec<_> = required.map(|(name, value)| format!("{name} = {value}")).collect();
     let required = required.join("\n");
-    match key.strip_prefix("outbox[0].") {
-        Some(key) => format!("{required}\n[[outbox]]\n{key} = {value}\n"),
+    match key.split_once("[0].") {
+        Some(("message", key)) if key != "prefix" => {
+            format!("{required}\n[[message]]\n{key} = {value}\nprefix = 'p'\n")
+        }
+        Some((list, key)) => format!("{required}\n[[{list}]]\n{key} = {value}\n"),
         None => format!("{required}\n{key} = {value}\n"),
     }
 }
@@ -48,6 +54,8 @@ fn mistakes<const N: usize>(text: &str, env: [(&str, &str); N]) -> Vec<String> {
 }
 
 const FORMATS: &str = "expected \"string\", \"json\" or \"json_with_schema\", got \"avro\"";
+const NO_PREFIX: &str = "expected a prefix, like \"orders\", or \"orders.*\" for all that begin \
+                         so, got \"\"";
 const NO_REGEX: &str = "\"(a)(\" is no regular expression: Parsing error at position 4: \
                         Opening parenthesis without closing parenthesis";
 
@@ -224,6 +232,49 @@ const WRONG: &[(&str, &str, &str)] = &[
         "expected \"halt\", \"dead_letter\" or \"skip\", got \"ignore\"",
     ),
     ("outbox[0].dead_letter_topic", "'.'", "\".\" cannot be a topic name"),
+    (
+        "message",
+        "'x'",
+        "expected a list of tables ([[message]], or WALRELAY__MESSAGE__0__PREFIX and so on), got \
+         text",
+    ),
+    ("message[0].prefix", "5", "expected text, got 5"),
+    ("message[0].prefix", "''", NO_PREFIX),
+    ("message[0].content", "'avro'", "expected \"json\" or \"raw\", got \"avro\""),
+    ("message[0].id", "5", "expected text, got 5"),
+    (
+        "message[0].key",
+        "'{$table}'",
+        "{$table} is none of {$prefix}, {$rest}, {$xid}, {$commit_lsn}, {$commit_time}",
+    ),
+    ("message[0].key_format", "'avro'", FORMATS),
+    (
+        "message[0].payload",
+        "'*'",
+        "a message is no row; \"$content\" is all of its content, or name one member of it",
+    ),
+    ("message[0].payload", "''", "expected a name of 1 to 63 bytes without NUL, got \"\""),
+    ("message[0].payload_format", "'avro'", FORMATS),
+    ("message[0].tombstone_if_blank", "'x'", "expected true or false, got \"x\""),
+    (
+        "message[0].topic",
+        "'{$content}'",
+        "{$content} is none of {$prefix}, {$rest}, {$xid}, {$commit_lsn}, {$commit_time}",
+    ),
+    ("message[0].topic_regex", "'(a)('", NO_REGEX),
+    ("message[0].topic_replacement", "'x'", "there is no topic_regex whose find it would replace"),
+    ("message[0].partition", "5", "expected text, got 5"),
+    ("message[0].timestamp", "5", "expected text, got 5"),
+    ("message[0].span_context", "5", "expected text, got 5"),
+    ("message[0].headers", "['type']", "expected a table, got a list"),
+    ("message[0].header_format", "'avro'", FORMATS),
+    ("message[0].static_headers", "5", "expected a table, got a number"),
+    (
+        "message[0].on_poison",
+        "'ignore'",
+        "expected \"halt\", \"dead_letter\" or \"skip\", got \"ignore\"",
+    ),
+    ("message[0].dead_letter_topic", "'.'", "\".\" cannot be a topic name"),
 ];
 
 #[test]
@@ -238,9 +289,19 @@ fn every_wrong_value_is_told_with_its_key() {
     }
 }
 
+/// The documented file with its last part, the `[[message]]`, which is commented out: a `#` before
+/// a key or a section, a `#` and a space before a comment.
+fn documented() -> String {
+    let text = fs::read_to_string("config/walrelay.toml").unwrap();
+    let (before, message) = text.split_once("#[[message]]").unwrap();
+    let lines = message.lines().filter(|line| !line.starts_with("# "));
+    let lines: Vec<_> = lines.map(|line| line.strip_prefix('#').unwrap_or(line)).collect();
+    format!("{before}[[message]]{}", lines.join("\n"))
+}
+
 /// The names of all keys of the documented file.
 fn documented_keys() -> BTreeSet<String> {
-    let text = fs::read_to_string("config/walrelay.toml").unwrap();
+    let text = documented();
     let document = toml::de::DeTable::parse(&text).unwrap();
     let mut keys = BTreeSet::new();
     for (section, value) in document.get_ref() {
@@ -256,7 +317,8 @@ fn documented_keys() -> BTreeSet<String> {
 
 #[test]
 fn the_table_of_wrong_values_and_the_documented_file_have_every_key() {
-    let written = good("log.level", "'info'").to_toml();
+    let text = document("message[0].prefix", "'p'") + "[[outbox]]\n";
+    let written = parse(&text, NO_ENV).unwrap_or_else(|mistakes| panic!("{mistakes}")).to_toml();
     let mut effective = BTreeSet::new();
     let mut section = String::new();
     for line in written.lines() {
@@ -264,6 +326,7 @@ fn the_table_of_wrong_values_and_the_documented_file_have_every_key() {
             effective.insert(format!("{section}.{key}"));
         } else if !line.is_empty() {
             section = line.replace("[[outbox]]", "[outbox[0]]");
+            section = section.replace("[[message]]", "[message[0]]");
             section = section[1..section.len() - 1].to_owned();
         }
     }
@@ -638,6 +701,73 @@ fn no_file_at_all_means_the_defaults_of_the_contract() {
 fn the_documented_file_is_equal_to_the_defaults() {
     let load = |path| Config::load(Some(Path::new(path)), []).unwrap();
     assert_eq!(load("config/walrelay.toml"), load("config/minimal.toml"));
+    let whole = parse(&documented(), NO_ENV).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let prefix = whole.messages[0].prefix.to_string();
+    let default = good("message[0].prefix", &format!("'{prefix}'"));
+    assert_eq!(whole.messages, default.messages);
+}
+
+#[test]
+fn messages_need_no_table_and_without_either_there_is_the_default_one() {
+    let count = |text: &str| {
+        let config = parse(text, NO_ENV).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        (config.outboxes.len(), config.messages.len(), config.setup().messages == Messages::Read)
+    };
+    let bare = document("log.level", "'info'");
+    let message = "[[message]]\nprefix = 'p'\n";
+    assert_eq!(count(&bare), (1, 0, false));
+    assert_eq!(count(&format!("message = []\noutbox = []\n{bare}")), (1, 0, false));
+    assert_eq!(count(&format!("{bare}{message}")), (0, 1, true));
+    assert_eq!(count(&format!("{bare}{message}[[outbox]]")), (1, 1, true));
+    let config = with_env([
+        ("WALRELAY__MESSAGE__0__PREFIX", "orders.*"),
+        ("WALRELAY__MESSAGE__0__CONTENT", "raw"),
+    ]);
+    assert_eq!(config.outboxes.len(), 0);
+    let [message] = config.messages.as_slice() else { panic!("{config:?}") };
+    assert_eq!((message.prefix.to_string().as_str(), message.content), ("orders.*", Content::Raw));
+    assert_eq!((&message.mapping.key, &message.mapping.id), (&None, &None));
+    assert_eq!(message.columns, ["$content", "$prefix"]);
+}
+
+#[test]
+fn what_fits_no_message_is_told() {
+    let told = |text: &str| mistakes(&(document("log.level", "'info'") + text), NO_ENV);
+    assert_eq!(
+        told("[[message]]\ncontent = 'json'"),
+        ["message[0].prefix: required; give it in the file or as WALRELAY__MESSAGE__0__PREFIX"]
+    );
+    assert_eq!(
+        told("[[message]]\nprefix = 'a*b'\n[[message]]\nprefix = 'a'\n[[message]]\nprefix = 'a'"),
+        [
+            format!(
+                "message[0].prefix: {} (walrelay.toml:5)",
+                NO_PREFIX.replace("\"\"", "\"a*b\"")
+            ),
+            "message[2].prefix: message[1] has a already (walrelay.toml:9)".to_owned(),
+        ]
+    );
+    let no_key = |key: &str| format!("message[0].{key}: a [[message]] has no such key");
+    let table =
+        "table = 't'\non_update = 'halt'\nenvelope = { a = 'b' }\nmissing_columns = 'error'";
+    assert_eq!(
+        told(&format!("[[message]]\nprefix = 'p'\n{table}")),
+        ["table", "envelope", "missing_columns", "on_update"].map(no_key)
+    );
+    let no_member = |key: &str, column: &str| {
+        format!(
+            "message[0].{key}: a raw content has no members, and so no {column}; there are \
+             {{$prefix}} and {{$rest}}"
+        )
+    };
+    let raw = "content = 'raw'\nkey = '{a}/{$rest}'\npartition = 'b'\nheaders = { x = 'c' }";
+    assert_eq!(
+        told(&format!("[[message]]\nprefix = 'p'\n{raw}")),
+        [no_member("key", "a"), no_member("partition", "b"), no_member("headers", "c")]
+    );
+    let unknown = told("[[message]]\nprefix = 'p'\npayloda = 'x'");
+    let meant = "message[0].payloda: unknown key; did you mean \"payload\"? (walrelay.toml:6)";
+    assert_eq!(unknown, [meant]);
 }
 
 #[test]
@@ -689,6 +819,20 @@ fn the_effective_configuration_loads_again() {
         [[outbox]]
         table = 'events'
         payload = '*'
+        [[message]]
+        prefix = 'a "b".*'
+        key = '{{$rest}}'
+        payload = '$content'
+        header_format = 'json'
+        headers = {{ of = '$prefix', b = '{{b}}' }}
+        timestamp = 't'
+        topic_regex = 'a'
+        topic_replacement = 'b'
+        on_poison = 'skip'
+        [[message]]
+        prefix = '*'
+        content = 'raw'
+        headers = {{ of = '{{$prefix}}' }}
         "#,
         file.path()
     );

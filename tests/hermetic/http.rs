@@ -118,7 +118,7 @@ const METRICS_AFTER: [&str; 22] = [
 
 fn much_happens(server: &Server) {
     let metrics = &server.pages.metrics;
-    let passed = Passed { transactions: 2, bytes: 700 };
+    let passed = Passed { transactions: 2, bytes: 700, loose: 3 };
     metrics.passed(passed, [("orders", 1), ("posts", 1), ("orders", 2)].into_iter());
     metrics.commit_to_ack.observe(0.3);
     metrics.session_ended("closed");

@@ -221,7 +221,7 @@ const MUTANTS: &[Mutant] = &[
     (
         "rows of a transaction that was lost hide those in its place",
         "position.rs",
-        "record.inside.filter(|_| «!lost»)",
+        "record.inside.filter(|_| «!lost» && !renumbered)",
         "true",
     ),
     (
@@ -259,7 +259,7 @@ const MUTANTS: &[Mutant] = &[
 /// The core and its simulation; what else is in the folder of these files is left out.
 const MODULES: &str = r"
 #![allow(warnings)]
-mod config { mod outbox; pub use outbox::*; }
+mod config { mod message; mod outbox; pub use message::*; pub use outbox::*; }
 mod connect;
 mod feedback;
 mod frontier;
@@ -332,7 +332,7 @@ edition = "2024"
 [dependencies]
 fancy-regex = { version = "0.20", default-features = false, features = ["std", "unicode"] }
 postgres-protocol = { path = "postgres-protocol" }
-serde_json = "1"
+serde_json = { version = "1", features = ["raw_value"] }
 thiserror = "2"
 
 [workspace]

@@ -21,6 +21,7 @@ struct Ban {
 
 /// The pure core: bytes and time go in, records and answers come out.
 const CORE: &[&str] = &[
+    "src/config/message.rs",
     "src/config/outbox.rs",
     "src/connect",
     "src/connect.rs",
@@ -43,6 +44,7 @@ const CORE: &[&str] = &[
     "src/pg/preconditions.rs",
     "src/pg/time.rs",
     "src/pipe.rs",
+    "src/pipe",
     "src/position.rs",
     "src/record.rs",
     "src/remedy.rs",

@@ -28,6 +28,7 @@ pub struct Scene<'a> {
     /// Also the name of the slot.
     pub topic: String,
     postgres_more: String,
+    outbox: String,
     more: String,
 }
 
@@ -62,12 +63,18 @@ impl<'a> Scene<'a> {
             kafka.create_topic(&topic, partitions).await.unwrap();
         }
         let (postgres_more, more) = (String::new(), String::new());
-        Scene { postgres, kafka, database, client, topic, postgres_more, more }
+        let outbox = format!("[[outbox]]\ntopic = \"{topic}\"");
+        Scene { postgres, kafka, database, client, topic, postgres_more, outbox, more }
     }
 
     /// Adds sections to the configuration of relays started from here on.
     pub fn configure(&mut self, more: &str) {
         self.more.push_str(more);
+    }
+
+    /// Takes the outbox out of it.
+    pub fn without_outbox(&mut self) {
+        self.outbox.clear();
     }
 
     /// The same for keys of `[postgres]`.
@@ -77,7 +84,7 @@ impl<'a> Scene<'a> {
 
     /// The relay's configuration, with these servers.
     pub fn config(&self, url: &str, brokers: &str) -> String {
-        let Scene { topic, more, postgres_more, .. } = self;
+        let Scene { topic, outbox, more, postgres_more, .. } = self;
         let brokers = brokers.replace(',', "\", \"");
         format!(
             r#"
@@ -89,8 +96,7 @@ impl<'a> Scene<'a> {
             brokers = ["{brokers}"]
             [http]
             listen = "{{http}}"
-            [[outbox]]
-            topic = "{topic}"
+            {outbox}
             {more}
             "#
         )

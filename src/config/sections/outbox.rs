@@ -9,7 +9,9 @@ use super::super::reader::Reader;
 use super::super::value::{Words, check_header, expected, flag, optional, table_name, text, word};
 use crate::pg::table::TableName;
 use crate::rewrite::Rewrite;
-use crate::template::{SPAN_HEADERS, Source, Template, check_identifier, check_topic};
+use crate::template::{
+    CONTENT, SPAN_HEADERS, Source, Subject, Template, check_identifier, check_topic,
+};
 
 /// What a key of an `[[outbox]]` means that the entry does not give.
 pub(super) const DEFAULTS: &str = r#"
@@ -66,9 +68,10 @@ const PAYLOAD_MEMBER: &str = "payload";
 /// Reads one entry. `tables` are those of the entries before it.
 pub(super) fn read(
     index: usize,
-    mut section: Reader<'_>,
+    section: &mut Reader<'_>,
     position_header: Option<&str>,
     tables: &mut BTreeMap<TableName, usize>,
+    subject: Subject,
 ) -> Option<Outbox> {
     let table = section.read("table", |value| {
         let table = table_name(value)?;
@@ -78,11 +81,11 @@ pub(super) fn read(
     let id = section.read("id", optional(check_identifier));
     let key = section.read("key", |value| match text(value)? {
         "" => Ok(None),
-        text => Source::parse(text).map(Some),
+        text => Source::over(subject, text).map(Some),
     });
     let key_format = section.read("key_format", word(FORMATS));
-    let shape = shape(&mut section);
-    let topic = section.read("topic", |value| Template::topic(text(value)?));
+    let shape = shape(subject, section);
+    let topic = section.read("topic", |value| Template::topic_over(subject, text(value)?));
     let regex = section.read("topic_regex", |value| {
         let regex = text(value)?;
         Rewrite::new(regex, "").map(|_| regex.to_owned())
@@ -101,7 +104,7 @@ pub(super) fn read(
     if taken.id && position_header == Some(ID_HEADER) {
         section.mistake("id", "delivery.position_header has the header \"id\" already");
     }
-    let (headers, static_headers) = headers(&mut section, taken);
+    let (headers, static_headers) = headers(section, taken, subject);
     let header_format = section.read("header_format", word(FORMATS));
     let missing_columns = section.read("missing_columns", word(MISSING_COLUMNS));
     let on_update = section.read("on_update", word(ON_UPDATE));
@@ -113,7 +116,6 @@ pub(super) fn read(
         }
         Ok(topic)
     });
-    section.finish();
     let (payload, payload_format, tombstone_if_blank, envelope) = shape?;
     Some(Outbox {
         table: table?,
@@ -140,8 +142,13 @@ pub(super) fn read(
 }
 
 /// What the value is made of, and how it is written.
-fn shape(section: &mut Reader<'_>) -> Option<(Payload, Format, bool, Envelope)> {
-    let payload = section.read("payload", payload);
+fn shape(subject: Subject, section: &mut Reader<'_>) -> Option<(Payload, Format, bool, Envelope)> {
+    let payload = section.read("payload", |value| match (subject, payload(value)?) {
+        (Subject::Message, Payload::Columns(_) | Payload::Row) => Err(format!(
+            "a message is no row; {CONTENT:?} is all of its content, or name one member of it"
+        )),
+        (_, payload) => Ok(payload),
+    });
     let format = section.read("payload_format", word(FORMATS));
     let tombstone = section.read("tombstone_if_blank", flag);
     let envelope = envelope(section);
@@ -188,10 +195,11 @@ fn payload(value: &Value) -> Result<Payload, String> {
 fn headers(
     section: &mut Reader<'_>,
     mut taken: Taken<'_>,
+    subject: Subject,
 ) -> (Option<Pairs<Source>>, Option<Pairs<String>>) {
     let headers = section.pairs("headers", |name, value| {
         taken.check(name)?;
-        Source::parse(text(value)?)
+        Source::over(subject, text(value)?)
     });
     taken.names = headers.iter().flatten().map(|(name, _)| name.clone()).collect();
     let static_headers = section.pairs("static_headers", |name, value| {
