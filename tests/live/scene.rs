@@ -28,7 +28,7 @@ pub struct Scene<'a> {
     /// Also the name of the slot.
     pub topic: String,
     postgres_more: String,
-    outbox: String,
+    has_outbox: bool,
     more: String,
 }
 
@@ -63,8 +63,8 @@ impl<'a> Scene<'a> {
             kafka.create_topic(&topic, partitions).await.unwrap();
         }
         let (postgres_more, more) = (String::new(), String::new());
-        let outbox = format!("[[outbox]]\ntopic = \"{topic}\"");
-        Scene { postgres, kafka, database, client, topic, postgres_more, outbox, more }
+        let has_outbox = true;
+        Scene { postgres, kafka, database, client, topic, postgres_more, has_outbox, more }
     }
 
     /// Adds sections to the configuration of relays started from here on.
@@ -74,7 +74,7 @@ impl<'a> Scene<'a> {
 
     /// Takes the outbox out of it.
     pub fn without_outbox(&mut self) {
-        self.outbox.clear();
+        self.has_outbox = false;
     }
 
     /// The same for keys of `[postgres]`.
@@ -84,7 +84,10 @@ impl<'a> Scene<'a> {
 
     /// The relay's configuration, with these servers.
     pub fn config(&self, url: &str, brokers: &str) -> String {
-        let Scene { topic, outbox, more, postgres_more, .. } = self;
+        let Scene { topic, more, postgres_more, .. } = self;
+        // Of the topic that the scene has now: a test may have renamed it.
+        let outbox = self.has_outbox.then(|| format!("[[outbox]]\ntopic = \"{topic}\""));
+        let outbox = outbox.unwrap_or_default();
         let brokers = brokers.replace(',', "\", \"");
         format!(
             r#"
