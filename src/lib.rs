@@ -21,6 +21,7 @@ pub mod past;
 pub mod pg;
 pub mod pipe;
 pub mod position;
+pub mod properties;
 pub mod recall;
 pub mod record;
 pub mod relay;

@@ -13,7 +13,6 @@ mod options;
 mod payload;
 mod placement;
 mod postgres;
-mod properties;
 mod route;
 mod router;
 mod source;

@@ -6,7 +6,7 @@ use super::debezium;
 use super::options::Given;
 use super::placement::{Place, Placement};
 use super::route::Route;
-use super::{placement, properties, route, source, yaml};
+use super::{placement, route, source, yaml};
 use crate::config::{Config, OnPoison};
 
 /// A connector that says nothing but what it must; then the more, which may say it otherwise.
@@ -747,9 +747,9 @@ fn properties_are_read_as_java_does() {
         pair("", "no name", 14),
         pair("last", "", 15),
     ];
-    assert_eq!(given(properties::read(text).unwrap()), expected);
+    assert_eq!(given(source::of_properties(text).unwrap()), expected);
     for text in ["a=\\u12", "a=1\nb=\\u00zz"] {
-        let mistake = properties::read(text).unwrap_err();
+        let mistake = source::of_properties(text).unwrap_err();
         assert_eq!(mistake.line, Some(text.lines().count()));
     }
 }

@@ -22,6 +22,7 @@ use std::{env, fmt, fs};
 
 pub use message::{Content, Message, Prefix};
 pub use outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox, Payload};
+pub(crate) use print::quoted;
 pub use reader::{Mistake, Mistakes};
 pub use secret::Secret;
 

@@ -173,7 +173,7 @@ impl Toml {
 }
 
 /// A basic string of TOML is one of JSON, except that TOML wants DEL escaped as well.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
 }
 

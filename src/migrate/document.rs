@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::config;
+
 /// Comments are broken there; commands are not.
 const COLUMNS_MAX: usize = 100;
 
@@ -141,8 +143,7 @@ pub(super) fn quoted(text: &str) -> String {
     if literal && !text.chars().any(char::is_control) {
         return format!("'{text}'");
     }
-    // A basic string of TOML is one of JSON, except that TOML wants DEL escaped as well.
-    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
+    config::quoted(text)
 }
 
 /// `{ name = "value" }`

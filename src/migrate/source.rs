@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::options::{Given, Options};
-use super::{Mistake, properties, yaml};
+use super::{Mistake, yaml};
+use crate::properties::{self, Pair};
 
 /// Reads a file; the end of its name tells the syntax, or else its content does.
 pub(super) fn read(name: &str, text: &str) -> Result<Options, Mistake> {
@@ -12,11 +13,11 @@ pub(super) fn read(name: &str, text: &str) -> Result<Options, Mistake> {
     let end = name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase());
     let given = match end.as_deref() {
         Some("json") => json(text)?,
-        Some("properties") => properties::read(text)?,
+        Some("properties") => of_properties(text)?,
         Some("yaml" | "yml") => yaml::read(text)?,
         _ if text.trim_start().starts_with('{') => json(text)?,
         _ if is_yaml(text) => yaml::read(text)?,
-        _ => properties::read(text)?,
+        _ => of_properties(text)?,
     };
     let mut options = Options::default();
     // Of Quarkus' profiles, that of production is the one of a server.
@@ -30,6 +31,13 @@ pub(super) fn read(name: &str, text: &str) -> Result<Options, Mistake> {
         options.put(Given { name, ..given });
     }
     Ok(options)
+}
+
+pub(super) fn of_properties(text: &str) -> Result<Vec<Given>, Mistake> {
+    let given = |Pair { name, value, line }| Given { name, value, line: Some(line) };
+    let pairs = properties::read(text);
+    let pairs = pairs.map_err(|bad| Mistake::new(Some(bad.line), bad.to_string()))?;
+    Ok(pairs.into_iter().map(given).collect())
 }
 
 /// Properties have a value in each line; YAML begins with a line that has none.

@@ -275,6 +275,7 @@ mod pg {
 }
 mod pipe;
 mod position;
+mod properties;
 mod record;
 mod remedy;
 mod rewrite;

@@ -46,6 +46,7 @@ const CORE: &[&str] = &[
     "src/pipe.rs",
     "src/pipe",
     "src/position.rs",
+    "src/properties.rs",
     "src/record.rs",
     "src/remedy.rs",
     "src/rewrite.rs",

@@ -3,19 +3,35 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::Mistake;
-use super::options::Given;
+/// A name with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// The line where it begins, from 1.
+    pub line: usize,
+}
+
+/// Where an escape is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\\u without four digits")]
+pub struct BadEscape {
+    /// The line, from 1.
+    pub line: usize,
+}
 
 /// Reads all pairs, in order.
-pub(super) fn read(text: &str) -> Result<Vec<Given>, Mistake> {
+pub fn read(text: &str) -> Result<Vec<Pair>, BadEscape> {
     let mut reader = Reader { rest: text.chars().peekable(), line: 1 };
     let mut pairs = Vec::new();
     while reader.begin_pair() {
-        let line = Some(reader.line);
+        let line = reader.line;
         let name = reader.piece(true)?;
         reader.separator();
         let value = reader.piece(false)?;
-        pairs.push(Given { name, value, line });
+        pairs.push(Pair { name, value, line });
     }
     Ok(pairs)
 }
@@ -63,7 +79,7 @@ impl Reader<'_> {
     }
 
     /// A name, up to what ends it, or a value, up to the end of the line.
-    fn piece(&mut self, is_name: bool) -> Result<String, Mistake> {
+    fn piece(&mut self, is_name: bool) -> Result<String, BadEscape> {
         // In UTF-16, since `\u` names its units.
         let mut units: Vec<u16> = Vec::new();
         loop {
@@ -81,7 +97,7 @@ impl Reader<'_> {
         Ok(String::from_utf16_lossy(&units))
     }
 
-    fn escape(&mut self, units: &mut Vec<u16>) -> Result<(), Mistake> {
+    fn escape(&mut self, units: &mut Vec<u16>) -> Result<(), BadEscape> {
         let c = match self.rest.peek() {
             // The line goes on, without what the next one is set in by.
             Some('\r' | '\n') => {
@@ -106,14 +122,12 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn unit(&mut self) -> Result<u16, Mistake> {
+    fn unit(&mut self) -> Result<u16, BadEscape> {
         let mut unit = 0;
         for _ in 0..4 {
             let digit = self.rest.next_if(char::is_ascii_hexdigit).and_then(|c| c.to_digit(16));
             let digit = digit.and_then(|digit| u16::try_from(digit).ok());
-            let digit =
-                digit.ok_or_else(|| Mistake::new(Some(self.line), "\\u without four digits"))?;
-            unit = unit << 4 | digit;
+            unit = unit << 4 | digit.ok_or(BadEscape { line: self.line })?;
         }
         Ok(unit)
     }
