@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use postgres_protocol::escape::escape_identifier;
 
-use crate::config::{Config, Outbox, Payload};
+use crate::config::{Config, Outbox, Payload, REQUIRED_ATTRIBUTES};
 use crate::error::Error;
 use crate::pg::session::{self, look};
 use crate::pg::setup::Setup;
@@ -71,7 +71,8 @@ pub fn create_table(outbox: &Outbox) -> String {
         }
     };
     let Outbox { table, id, key, payload, topic, partition, timestamp, headers, .. } = outbox;
-    let Outbox { envelope, span_context, .. } = outbox;
+    let Outbox { envelope, span_context, cloudevents, .. } = outbox;
+    let attributes = cloudevents.filled(id.as_deref());
     if let Some(id) = id {
         add(id.as_str(), "uuid PRIMARY KEY DEFAULT gen_random_uuid()");
     }
@@ -80,6 +81,14 @@ pub fn create_table(outbox: &Outbox) -> String {
     }
     for column in key.iter().flat_map(Source::columns) {
         add(column, "varchar(255) NOT NULL");
+    }
+    for (name, source) in &attributes {
+        let kind = match (name.as_str(), source) {
+            ("time", Source::Column(_)) => "timestamptz",
+            (name, _) if REQUIRED_ATTRIBUTES.contains(&name) => "varchar(255) NOT NULL",
+            _ => "varchar(255)",
+        };
+        source.columns().for_each(|column| add(column, kind));
     }
     if let Some(partition) = partition {
         add(partition.as_str(), "integer");

@@ -1,5 +1,6 @@
 //! From a row of an outbox table to a record: by column name, never by position.
 
+mod event;
 mod make;
 mod messages;
 mod plan;
@@ -275,7 +276,7 @@ impl Outboxes {
             OnPoison::DeadLetter => outbox.dead_letter_topic.as_deref()?,
             OnPoison::Halt | OnPoison::Skip => return None,
         };
-        plan.fill_letter(scratch, tuple, place, poison);
+        plan.fill_letter(scratch, tuple, place, poison, with_payload);
         let row = scratch.row(tuple);
         let column = || plan::bytes_of(tuple, plan.payload_column?);
         let payload = || plan.payload_of(row).or_else(column);
@@ -320,3 +321,7 @@ mod tests;
 #[cfg(test)]
 #[path = "outbox_rows_tests.rs"]
 mod rows_tests;
+
+#[cfg(test)]
+#[path = "outbox_cloudevents_tests.rs"]
+mod cloudevents_tests;

@@ -43,14 +43,17 @@ pub enum Fact {
     CommitLsn,
     /// `{$commit_time}`: when that was, in milliseconds since 1970-01-01 UTC.
     CommitTime,
+    /// `{$commit_time_iso}`: the same as RFC 3339 has it, like `2026-02-03T04:05:06.789012Z`.
+    CommitTimeIso,
 }
 
-const FACTS: [(&str, Fact); 5] = [
+const FACTS: [(&str, Fact); 6] = [
     ("$schema", Fact::Schema),
     ("$table", Fact::Table),
     ("$xid", Fact::Xid),
     ("$commit_lsn", Fact::CommitLsn),
     ("$commit_time", Fact::CommitTime),
+    ("$commit_time_iso", Fact::CommitTimeIso),
 ];
 
 /// What a template is filled from, which decides what it may name with a `$`.
@@ -109,6 +112,11 @@ impl Template {
         Template::topic_over(Subject::Row, text)
     }
 
+    /// A template of these pieces.
+    pub fn of(parts: Vec<Part>) -> Template {
+        Template { parts }
+    }
+
     /// Reads a template of a topic, and checks all of it that can be checked before a row is seen.
     pub fn topic_over(subject: Subject, text: &str) -> Result<Template, String> {
         let template = Template::over(subject, text)?;
@@ -163,6 +171,17 @@ impl Source {
             return Template::over(subject, text).map(Source::Template);
         }
         check_identifier(text).map(|()| Source::Column(text.to_owned()))
+    }
+
+    /// Reads what an attribute is filled from: a column's name, if it is a plain one, as SQL has
+    /// them without quotes; else a template, also without braces: most attributes say the same of
+    /// every row, like `/orders` or `text/csv`.
+    pub fn attribute(text: &str) -> Result<Source, String> {
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
+        if text.chars().all(plain) && !text.starts_with(|c: char| c.is_ascii_digit() || c == '$') {
+            return Source::parse(text);
+        }
+        Template::parse(text).map(Source::Template)
     }
 
     /// The columns it needs, in order, as often as they occur.
@@ -326,7 +345,8 @@ mod tests {
     fn what_begins_with_a_dollar_is_a_fact_and_no_column() {
         assert_eq!(parts("{$xid}-{a$}"), [Part::Fact(Fact::Xid), literal("-"), column("a$")]);
         let reason = Template::parse("{$lsn}").unwrap_err();
-        let all = "{$lsn} is none of {$schema}, {$table}, {$xid}, {$commit_lsn}, {$commit_time}";
+        let all = "{$lsn} is none of {$schema}, {$table}, {$xid}, {$commit_lsn}, {$commit_time}, \
+                   {$commit_time_iso}";
         assert_eq!(reason, all);
     }
 
@@ -337,11 +357,25 @@ mod tests {
         assert_eq!(template.columns().collect::<Vec<_>>(), ["$prefix", "$rest", "a"]);
         assert_eq!(template.to_string(), "{$prefix}/{$rest}/{a}/{$xid}");
         for name in ["$table", "$content"] {
-            let all = "{$prefix}, {$rest}, {$xid}, {$commit_lsn}, {$commit_time}";
+            let all =
+                "{$prefix}, {$rest}, {$xid}, {$commit_lsn}, {$commit_time}, {$commit_time_iso}";
             let told = format!("{{{name}}} is none of {all}");
             let text = format!("{{{name}}}");
             assert_eq!(over(&text), Err(told));
         }
+    }
+
+    #[test]
+    fn an_attribute_is_a_column_or_a_template_without_braces() {
+        for name in ["type", "größe", "a_1$"] {
+            assert_eq!(Source::attribute(name), Ok(Source::Column(name.to_owned())));
+        }
+        for text in ["/shop", "com.example.order", "1", "$x", "{type}", "My Column", "a-b{c}"] {
+            let template = Source::Template(Template::parse(text).unwrap());
+            assert_eq!(Source::attribute(text), Ok(template.clone()));
+            assert_eq!(Source::attribute(&template.to_string()), Ok(template));
+        }
+        assert!(Source::attribute("").is_err() && Source::attribute("a.{b").is_err());
     }
 
     #[test]

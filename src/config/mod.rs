@@ -3,6 +3,7 @@
 //! Defaults, file and environment are merged into one tree (`layers`); a `reader` walks it key by
 //! key (`sections`) and collects every mistake, so that one run shows all of them.
 
+mod cloudevents;
 mod layers;
 mod message;
 mod outbox;
@@ -20,6 +21,10 @@ use std::path::Path;
 use std::time::Duration;
 use std::{env, fmt, fs};
 
+pub use cloudevents::{
+    CONTENT_TYPE, CloudEvents, ContentMode, DATA_CONTENT_TYPE, REQUIRED_ATTRIBUTES,
+    attribute_header,
+};
 pub use message::{Content, Message, Prefix};
 pub use outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox, Payload};
 pub(crate) use print::quoted;
@@ -204,11 +209,18 @@ impl Outbox {
             columns.extend(schema_name.map(|column| named("schema_name", column)));
             columns.extend(one("schema_version", &self.envelope.schema_version));
         }
+        let events = self.cloudevents.filled(self.id.as_deref());
+        let (needed, more): (Vec<_>, Vec<_>) = (events.iter())
+            .flat_map(|(name, source)| source.columns().map(move |column| (name, column)))
+            .partition(|(name, _)| REQUIRED_ATTRIBUTES.contains(&name.as_str()));
+        let attribute = |(_, column)| named("cloudevents_attributes", column);
+        columns.extend(needed.into_iter().map(attribute));
         let mut optional: Vec<_> = one("partition", &self.partition).into_iter().collect();
         let headers = self.headers.iter().flat_map(|(_, source)| source.columns());
         optional.extend(headers.map(|column| named("headers", column)));
         let members = self.envelope.members.iter();
         optional.extend(members.map(|(_, column)| named("envelope", column)));
+        optional.extend(more.into_iter().map(attribute));
         match self.missing_columns {
             MissingColumns::Error => columns.append(&mut optional),
             MissingColumns::Ignore => {}

@@ -1,5 +1,6 @@
 //! What an `[[outbox]]` says, which the core works by.
 
+use super::cloudevents::CloudEvents;
 use crate::pg::table::TableName;
 use crate::rewrite::Rewrite;
 use crate::template::{Source, Template};
@@ -33,6 +34,8 @@ pub struct Outbox {
     pub timestamp: Option<String>,
     /// The column with the application's trace, as text of `java.util.Properties`.
     pub span_context: Option<String>,
+    /// Whether records are CloudEvents.
+    pub cloudevents: CloudEvents,
     /// Header names and what fills them, in order.
     pub headers: Vec<(String, Source)>,
     /// How headers that are filled from the row are written.
@@ -70,6 +73,7 @@ impl Outbox {
             partition: None,
             timestamp: None,
             span_context: None,
+            cloudevents: CloudEvents::default(),
             headers: Vec::new(),
             header_format: Format::String,
             static_headers: Vec::new(),

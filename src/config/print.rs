@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::properties::masked;
 use super::secret::mask_url;
+use super::sections::cloudevents::MODES;
 use super::sections::message::CONTENTS;
 use super::sections::outbox::{FORMATS, MISSING_COLUMNS, ON_POISON, ON_UPDATE, WHOLE_ROW};
 use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS};
@@ -82,6 +83,10 @@ impl Outbox {
         toml.text("schema_name", &self.envelope.schema_name.to_string());
         toml.option("schema_version", self.envelope.schema_version.as_ref());
         self.print_rest(toml);
+        toml.text("cloudevents", spelled(MODES, &self.cloudevents.mode));
+        let attributes = self.cloudevents.attributes.iter();
+        let attributes = attributes.map(|(name, source)| (name.clone(), source.to_string()));
+        toml.pairs("cloudevents_attributes", attributes);
         toml.text("missing_columns", spelled(MISSING_COLUMNS, &self.missing_columns));
         toml.text("on_update", spelled(ON_UPDATE, &self.on_update));
         self.print_poison(toml);

@@ -1,5 +1,6 @@
 //! The keys of the configuration, section by section: their defaults and their rules.
 
+pub(super) mod cloudevents;
 pub(super) mod message;
 pub(super) mod outbox;
 

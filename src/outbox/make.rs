@@ -2,9 +2,10 @@
 
 use std::io::Write as _;
 
+use super::event::{Attribute, Event};
 use super::plan::{Place, bytes_of};
 use super::{row, span};
-use crate::connect::{self, Kind};
+use crate::connect::{self, Kind, time};
 use crate::pg::output::Tuple;
 use crate::rewrite::Rewrite;
 use crate::template::Fact;
@@ -24,6 +25,38 @@ pub(super) enum Make {
     Json(Vec<Json>),
     /// A part of the application's trace, by its name.
     Span(usize, &'static str),
+    /// An attribute of a CloudEvent, as text.
+    Attribute(Attribute),
+    /// A CloudEvent, as JSON.
+    Event(Box<Event>),
+}
+
+/// What is made, or stands in the row as it is.
+#[derive(Debug, PartialEq)]
+pub(super) enum Planned {
+    /// A column.
+    Column(usize),
+    /// Something that is made.
+    Made(Make),
+}
+
+impl Planned {
+    /// As [`Make::fill`].
+    pub(super) fn fill(
+        &self,
+        bytes: &mut Vec<u8>,
+        row: Tuple<'_>,
+        place: Place,
+    ) -> Result<bool, Unmade> {
+        match self {
+            Planned::Made(make) => make.fill(bytes, row, place),
+            Planned::Column(index) => {
+                let text = bytes_of(row, *index);
+                bytes.extend_from_slice(text.unwrap_or_default());
+                Ok(text.is_some())
+            }
+        }
+    }
 }
 
 /// Why something cannot be made.
@@ -107,6 +140,8 @@ impl Make {
                 let Some(value) = value else { return Ok(false) };
                 bytes.extend_from_slice(value.as_bytes());
             }
+            Make::Attribute(attribute) => return attribute.fill(bytes, row, place),
+            Make::Event(event) => event.fill(bytes, row, place)?,
         }
         Ok(true)
     }
@@ -114,7 +149,12 @@ impl Make {
 
 /// Appends a text. Returns whether all of its columns are there; what was appended of one that
 /// lacks some is no part of anything.
-fn fill_text(pieces: &[Piece], bytes: &mut Vec<u8>, row: Tuple<'_>, place: Place) -> bool {
+pub(super) fn fill_text(
+    pieces: &[Piece],
+    bytes: &mut Vec<u8>,
+    row: Tuple<'_>,
+    place: Place,
+) -> bool {
     pieces.iter().all(|piece| {
         match piece {
             Piece::Literal(text) => bytes.extend_from_slice(text.as_bytes()),
@@ -169,6 +209,10 @@ impl Fact {
             Fact::Xid => write!(bytes, "{}", place.xid),
             Fact::CommitLsn => write!(bytes, "{}", place.position.commit),
             Fact::CommitTime => write!(bytes, "{}", place.committed_ms()),
+            Fact::CommitTimeIso => {
+                time::iso_moment(place.committed(), bytes);
+                bytes.write_all(b"Z")
+            }
             // Known when the plan is made.
             Fact::Schema | Fact::Table => Ok(()),
         };

@@ -5,12 +5,15 @@ use std::ops::Range;
 use super::make::{Make, Unmade};
 use crate::lsn::Position;
 use crate::pg::output::{Tuple, Value};
-use crate::pg::time::{epoch_ms, iso_ms};
+use crate::pg::time::{Moment, epoch_ms, iso_ms};
 use crate::record::{Field, Header, Origin, Poison, Row, Timestamp};
 use crate::template::check_topic;
 
 /// 2000-01-01, from where Postgres counts, in milliseconds since 1970-01-01.
 const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
+
+/// The end of the year 9999, in microseconds since 1970-01-01.
+const RFC_3339_US_MAX: i64 = 253_402_300_799_999_999;
 
 /// A row of this many bytes is rare enough to allocate for it anew, and large enough not to keep
 /// the memory.
@@ -46,6 +49,12 @@ impl Place {
     pub(super) fn committed_ms(&self) -> i64 {
         (self.committed_us.div_euclid(1000)).saturating_add(POSTGRES_EPOCH_MS).max(0)
     }
+
+    /// The same as a point in time, of which RFC 3339 has those up to the year 9999.
+    pub(super) fn committed(&self) -> Moment {
+        let us = self.committed_us.saturating_add(POSTGRES_EPOCH_MS * 1000);
+        Moment::of_epoch_us(us.clamp(0, RFC_3339_US_MAX))
+    }
 }
 
 /// How a table's rows become records, until the next Relation message says otherwise.
@@ -65,6 +74,8 @@ pub(super) struct Plan {
     /// The column it is made of, if it is one.
     pub(super) payload_column: Option<usize>,
     pub(super) headers: Vec<Header>,
+    /// If the payload is a CloudEvent: what was made of it, and the header that says so.
+    pub(super) event: Option<[usize; 2]>,
     /// The headers of what goes to the topic for rows that are no records.
     pub(super) letter_headers: Vec<Header>,
     pub(super) tombstone_if_blank: bool,
@@ -112,6 +123,14 @@ impl Scratch {
         let some = matches!(filled, Ok(true));
         self.made.push(some.then_some(start..self.bytes.len()));
         filled.map(|_| ())
+    }
+
+    /// Takes back a header that says that the payload is an event, if it is none.
+    fn disclaim(&mut self, event: usize, header: usize, with_payload: bool) {
+        let is_event = with_payload && self.made.get(event).is_some_and(Option::is_some);
+        if let Some(header) = self.made.get_mut(header).filter(|_| !is_event) {
+            *header = None;
+        }
     }
 
     pub(super) fn row<'a>(&'a self, tuple: Tuple<'a>) -> Row<'a> {
@@ -171,11 +190,15 @@ impl Plan {
         row: Tuple<'_>,
         place: Place,
         poison: &Poison,
+        with_payload: bool,
     ) {
         scratch.clear();
         for make in &self.makes {
             // Why it cannot be made is said already.
             let _ = scratch.make(|bytes| make.fill(bytes, row, place));
+        }
+        if let Some([event, header]) = self.event {
+            scratch.disclaim(event, header, with_payload);
         }
         scratch.timestamp = Timestamp::Committed(place.committed_ms());
         let topic = scratch.row(row).get(self.topic).map(<[u8]>::to_vec);

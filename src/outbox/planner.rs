@@ -1,12 +1,16 @@
 //! Finds the columns of an outbox in its table, and decides what is made of them.
 
 use super::Announced;
-use super::make::{Json, Make, Piece, Style};
+use super::event::{self, Attribute, Data, Event, Filling};
+use super::make::{Json, Make, Piece, Planned, Style};
 use super::plan::{Clock, Plan};
-use crate::config::{Format, MissingColumns, Outbox, Payload};
+use crate::config::{
+    CONTENT_TYPE, ContentMode, DATA_CONTENT_TYPE, Format, MissingColumns, Outbox, Payload,
+    REQUIRED_ATTRIBUTES, attribute_header,
+};
 use crate::connect::{Described, Kind};
 use crate::pg::known;
-use crate::pg::oid::{BIGINT, JSON, JSONB, UNKNOWN, is_date, is_whole};
+use crate::pg::oid::{BIGINT, BYTEA, JSON, JSONB, UNKNOWN, XML, is_date, is_whole};
 use crate::record::{Field, Header, Origin};
 use crate::template::{Fact, Part, SPAN_HEADERS, Source, Template};
 
@@ -45,13 +49,25 @@ impl<'a> Planner<'a> {
     pub(super) fn plan(mut self, index: usize, position_header: Option<&str>) -> Plan {
         let outbox = self.outbox;
         let id_column = outbox.id.as_ref().map(|name| self.column(name));
-        let key = outbox.key.as_ref().map(|key| self.formatted(key, outbox.key_format));
+        let key = outbox.key.as_ref().map(|key| {
+            let key = self.formatted(key, outbox.key_format);
+            self.field(key)
+        });
         let (payload, payload_column) = match &outbox.payload {
             Payload::Column(column) => (self.payload(column), Some(self.column(column))),
             Payload::Columns(columns) => (self.row(columns.iter().map(String::as_str)), None),
             Payload::Row => (self.row(self.columns.iter().map(|it| it.name.as_str())), None),
         };
-        let headers = self.headers(position_header);
+        let (payload, events) = self.event(payload);
+        let event = match (outbox.cloudevents.mode, payload, events.as_slice()) {
+            (
+                Some(ContentMode::Structured),
+                Field::Made(event),
+                [Header { value: Field::Made(header), .. }],
+            ) => Some([event, *header]),
+            _ => None,
+        };
+        let headers = self.headers(events, position_header);
         let topic = self.topic();
         let partition = outbox.partition.as_ref().and_then(|name| self.partition(name));
         let timestamp = outbox.timestamp.as_ref().and_then(|name| self.timestamp(name));
@@ -64,6 +80,7 @@ impl<'a> Planner<'a> {
             key,
             payload,
             payload_column,
+            event,
             letter_headers: Plan::letter_headers(&headers, self.makes.len()),
             headers,
             tombstone_if_blank: outbox.tombstone_if_blank,
@@ -74,13 +91,14 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn headers(&mut self, position_header: Option<&str>) -> Vec<Header> {
+    fn headers(&mut self, events: Vec<Header>, position_header: Option<&str>) -> Vec<Header> {
         let outbox = self.outbox;
         let mut headers = self.span_headers();
         if let Some(name) = &outbox.id {
             let field = self.header(&Source::Column(name.clone()));
             headers.extend(field.map(|field| Header::new(ID, field)));
         }
+        headers.extend(events);
         for (name, source) in &outbox.headers {
             let field = self.header(source);
             headers.extend(field.map(|field| Header::new(name, field)));
@@ -140,6 +158,13 @@ impl<'a> Planner<'a> {
         self.required(name).map_or(usize::MAX, |found| found.index)
     }
 
+    fn field(&mut self, planned: Planned) -> Field {
+        match planned {
+            Planned::Column(index) => Field::Column(index),
+            Planned::Made(make) => self.make(make),
+        }
+    }
+
     /// What is used twice is made once.
     fn make(&mut self, make: Make) -> Field {
         let known = self.makes.iter().position(|it| *it == make);
@@ -188,27 +213,27 @@ impl<'a> Planner<'a> {
         {
             return None;
         }
-        match (self.outbox.header_format, source) {
-            (Format::String, Source::Column(name)) => Some(self.value(name, Style::Header)),
-            (format, source) => Some(self.formatted(source, format)),
-        }
+        let planned = match (self.outbox.header_format, source) {
+            (Format::String, Source::Column(name)) => self.value(name, Style::Header),
+            (format, source) => self.formatted(source, format),
+        };
+        Some(self.field(planned))
     }
 
-    fn value(&mut self, name: &str, style: Style) -> Field {
+    fn value(&mut self, name: &str, style: Style) -> Planned {
         match self.required(name) {
             Some(Found { index, kind, .. }) if !kind.is_verbatim() => {
-                self.make(Make::Value(index, kind, style))
+                Planned::Made(Make::Value(index, kind, style))
             }
-            found => Field::Column(found.map_or(usize::MAX, |found| found.index)),
+            found => Planned::Column(found.map_or(usize::MAX, |found| found.index)),
         }
     }
 
-    fn formatted(&mut self, source: &Source, format: Format) -> Field {
+    fn formatted(&mut self, source: &Source, format: Format) -> Planned {
         match (format, source) {
             (Format::String, Source::Column(name)) => self.value(name, Style::String),
             (Format::String, Source::Template(template)) => {
-                let pieces = self.pieces(template);
-                self.make(Make::Text(pieces))
+                Planned::Made(Make::Text(self.pieces(template)))
             }
             (Format::Json | Format::JsonWithSchema, source) => {
                 let (schema, value) = self.json(source);
@@ -216,7 +241,7 @@ impl<'a> Planner<'a> {
                     Format::JsonWithSchema => with_schema(vec![Json::Literal(schema)], vec![value]),
                     Format::Json | Format::String => vec![value],
                 };
-                self.make(Make::Json(value))
+                Planned::Made(Make::Json(value))
             }
         }
     }
@@ -239,7 +264,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A JSON object of these columns.
-    fn row(&mut self, columns: impl Iterator<Item = &'a str>) -> Field {
+    fn row(&mut self, columns: impl Iterator<Item = &'a str>) -> Planned {
         let mut object = String::from("{");
         let mut pieces = Vec::new();
         for name in columns {
@@ -250,10 +275,10 @@ impl<'a> Planner<'a> {
             pieces.push(Json::Natural(found.index, found.kind));
         }
         pieces.push(Json::Literal(object + "}"));
-        self.make(Make::Json(pieces))
+        Planned::Made(Make::Json(pieces))
     }
 
-    fn payload(&mut self, column: &str) -> Field {
+    fn payload(&mut self, column: &str) -> Planned {
         let outbox = self.outbox;
         if outbox.envelope.members.is_empty() {
             return self.formatted(&Source::Column(column.to_owned()), outbox.payload_format);
@@ -282,7 +307,85 @@ impl<'a> Planner<'a> {
             let schema = self.envelope_schema(&schemas.join(","));
             values = with_schema(schema, values);
         }
-        self.make(Make::Json(values))
+        Planned::Made(Make::Json(values))
+    }
+
+    /// The value of a record with this payload, and the headers that make an event of it.
+    fn event(&mut self, payload: Planned) -> (Field, Vec<Header>) {
+        let text = |text: &str| Make::Text(vec![Piece::Literal(text.to_owned())]);
+        let Some(mode) = self.outbox.cloudevents.mode else {
+            return (self.field(payload), Vec::new());
+        };
+        let attributes = self.attributes();
+        if mode == ContentMode::Structured {
+            let data = self.data(payload);
+            let event = self.make(Make::Event(Box::new(Event { attributes, data })));
+            let header = Header::new(CONTENT_TYPE, self.make(text(event::STRUCTURED)));
+            return (event, vec![Header { omitted_if_null: true, ..header }]);
+        }
+        let payload = self.field(payload);
+        let version = self.make(text(event::VERSION));
+        let mut headers = vec![Header::new(&attribute_header("specversion"), version)];
+        for attribute in attributes {
+            let name = attribute_header(&attribute.name);
+            let value = self.make(Make::Attribute(attribute));
+            headers.push(Header { omitted_if_null: true, ..Header::new(&name, value) });
+        }
+        (payload, headers)
+    }
+
+    /// The attributes of an event; those are left out whose columns may be missing, and are.
+    fn attributes(&mut self) -> Vec<Attribute> {
+        let outbox = self.outbox;
+        let mut filled = outbox.cloudevents.filled(outbox.id.as_deref());
+        if !filled.iter().any(|(name, _)| name == DATA_CONTENT_TYPE) {
+            filled.push((DATA_CONTENT_TYPE.to_owned(), Source::Template(Template::default())));
+        }
+        let mut attributes = Vec::new();
+        for (name, source) in filled {
+            let optional = outbox.missing_columns == MissingColumns::Ignore
+                && !REQUIRED_ATTRIBUTES.contains(&name.as_str());
+            let missing = source.columns().any(|column| self.found(column).is_none());
+            let filling = match &source {
+                _ if optional && missing => Filling::Text(Vec::new()),
+                Source::Column(column) => match self.required(column) {
+                    Some(found) => Filling::Column(found.index, found.kind),
+                    None => Filling::Text(Vec::new()),
+                },
+                Source::Template(template) => Filling::Text(self.pieces(template)),
+            };
+            let fallback = if name == DATA_CONTENT_TYPE { self.content_type() } else { "" };
+            attributes.push(Attribute { name, filling, fallback });
+        }
+        attributes
+    }
+
+    /// What the payload is, if nothing else is said.
+    fn content_type(&self) -> &'static str {
+        match self.payload_oid() {
+            None | Some(JSON | JSONB) => "application/json",
+            Some(BYTEA) => "application/octet-stream",
+            Some(XML) => "application/xml",
+            Some(_) => "text/plain; charset=UTF-8",
+        }
+    }
+
+    /// The type of the column that is the payload; nothing if JSON is made of it.
+    fn payload_oid(&self) -> Option<u32> {
+        let outbox = self.outbox;
+        let plain = outbox.envelope.members.is_empty() && outbox.payload_format == Format::String;
+        match &outbox.payload {
+            Payload::Column(column) if plain => self.found(column).map(|found| found.base_oid),
+            _ => None,
+        }
+    }
+
+    fn data(&self, payload: Planned) -> Data {
+        match (self.payload_oid(), payload) {
+            (Some(BYTEA), Planned::Made(Make::Value(index, ..))) => Data::Bytes(index),
+            (None | Some(JSON | JSONB), payload) => Data::Json(payload),
+            (Some(_), payload) => Data::Text(payload),
+        }
     }
 
     fn envelope_schema(&mut self, fields: &str) -> Vec<Json> {

@@ -26,6 +26,36 @@ pub(super) fn write(kind: &Kind, text: Option<&[u8]>, out: &mut Vec<u8>) -> Resu
     })
 }
 
+/// Appends a column as text: what [`write`] puts into its strings.
+///
+/// # Errors
+/// Says why it cannot be sent; nothing is appended then.
+pub(super) fn text(kind: &Kind, text: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    match (kind, text) {
+        (Kind::Boolean, b"t" | b"f") | (Kind::Array(_), _) => write(kind, Some(text), out),
+        (
+            Kind::Bytes
+            | Kind::Date
+            | Kind::Timestamp
+            | Kind::MicroTimestamp
+            | Kind::ZonedTimestamp { .. }
+            | Kind::ZonedTime,
+            _,
+        ) => {
+            let mut quoted = Vec::new();
+            write(kind, Some(text), &mut quoted)?;
+            // There is nothing escaped in these.
+            let bare = quoted.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\""));
+            out.extend_from_slice(bare.unwrap_or(&quoted));
+            Ok(())
+        }
+        _ => {
+            out.extend_from_slice(text);
+            Ok(())
+        }
+    }
+}
+
 /// Appends it, or a part of it and `None` if it is not what this kind looks like.
 fn append(kind: &Kind, text: Option<&[u8]>, out: &mut Vec<u8>) -> Option<()> {
     let Some(text) = text else {

@@ -1,6 +1,7 @@
 //! Times in Postgres' text form, as the session pins it: ISO, in UTC.
 
 const MS_PER_DAY: i64 = 86_400_000;
+const US_PER_DAY: i64 = 86_400_000_000;
 
 /// Milliseconds since 1970-01-01 UTC; what is finer is cut off. `None` if it is no point in time
 /// that could be written so: `infinity`, or another text.
@@ -70,6 +71,20 @@ impl Moment {
         // There is no year 0: 1 BC is the year before 1.
         let year = if before_christ { 1 - year } else { year };
         Some(Moment { year, month, day, us: us_of_day(time)? })
+    }
+
+    /// The point in time that is so many microseconds behind 1970-01-01. The reverse of
+    /// [`days`](Moment::days).
+    pub fn of_epoch_us(us: i64) -> Moment {
+        let days = us.div_euclid(US_PER_DAY) + 719_468;
+        let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = year + era * 400 + i64::from(month <= 2);
+        Moment { year, month, day, us: us.rem_euclid(US_PER_DAY) }
     }
 
     /// Days since 1970-01-01. A year begins with March here, so that the leap day is its last.
@@ -158,6 +173,25 @@ mod tests {
             "infinity",
         ] {
             assert_eq!(iso_ms(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn microseconds_and_moments_are_the_same() {
+        let day = |year, month, day| Moment { year, month, day, us: 0 };
+        assert_eq!(Moment::of_epoch_us(0), day(1970, 1, 1));
+        assert_eq!(Moment::of_epoch_us(-US_PER_DAY), day(1969, 12, 31));
+        for days in (-800_000..3_000_000).step_by(13).chain([11_016, 11_017, -719_468, -719_469]) {
+            let moment = Moment::of_epoch_us(days * US_PER_DAY + 7);
+            assert_eq!((moment.days(), moment.us), (days, 7), "{moment:?}");
+            let (year, month, day) = (moment.year, moment.month, moment.day);
+            if year > 0 {
+                let text = format!("{year:04}-{month:02}-{day:02} 00:00:00.000007");
+                assert_eq!(Moment::parse(text.as_bytes()), Some(moment));
+            }
+        }
+        for us in [i64::MIN, i64::MAX] {
+            assert!((1..=12).contains(&Moment::of_epoch_us(us).month));
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use walrelay::config::{
     Config, Content, Guarantee, LogFormat, Mistakes, OnPoison, PasswordFrom, Payload,
 };
+use walrelay::init::create_table;
 use walrelay::pg::conninfo::Conninfo;
 use walrelay::pg::setup::Messages;
 use walrelay::pg::table::TableName;
@@ -58,6 +59,9 @@ const NO_PREFIX: &str = "expected a prefix, like \"orders\", or \"orders.*\" for
                          so, got \"\"";
 const NO_REGEX: &str = "\"(a)(\" is no regular expression: Parsing error at position 4: \
                         Opening parenthesis without closing parenthesis";
+
+const EVENT_MODES: &str = "expected \"\", \"binary\" or \"structured\", got \"batch\"";
+const EVENT_HEADER: &str = "the key \"cloudevents\" has this header already";
 
 /// For every key: a wrong value, and what is said about it.
 const WRONG: &[(&str, &str, &str)] = &[
@@ -207,6 +211,26 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("outbox[0].partition", "5", "expected text, got 5"),
     ("outbox[0].span_context", "5", "expected text, got 5"),
     ("outbox[0].timestamp", "5", "expected text, got 5"),
+    ("outbox[0].cloudevents", "'batch'", EVENT_MODES),
+    ("outbox[0].cloudevents_attributes", "'x'", "expected a table, got text"),
+    ("outbox[0].cloudevents_attributes.subject", "5", "expected text, got 5"),
+    (
+        "outbox[0].cloudevents_attributes.subject",
+        "''",
+        "expected a name of 1 to 63 bytes without NUL, got \"\"",
+    ),
+    ("outbox[0].cloudevents_attributes.source", "'/{a'", "\"{\" without a \"}\" after it"),
+    ("outbox[0].cloudevents_attributes.specversion", "'1.0'", "it is always 1.0; leave it out"),
+    ("outbox[0].cloudevents_attributes.data", "'x'", "it is the payload; leave it out"),
+    (
+        "outbox[0].cloudevents_attributes.partitionKey",
+        "'x'",
+        "expected the name of an attribute, 1 to 20 lower-case letters and digits, got \
+         \"partitionKey\"",
+    ),
+    ("outbox[0].headers.ce_id", "'x'\ncloudevents = 'binary'", EVENT_HEADER),
+    ("outbox[0].headers.content-type", "'x'\ncloudevents = 'structured'", EVENT_HEADER),
+    ("outbox[0].static_headers.ce_time", "'x'\ncloudevents = 'binary'", EVENT_HEADER),
     ("outbox[0].headers", "['type']", "expected a table, got a list"),
     ("outbox[0].headers.kind", "5", "expected text, got 5"),
     ("outbox[0].headers.kind", "''", "expected a name of 1 to 63 bytes without NUL, got \"\""),
@@ -214,7 +238,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "outbox[0].headers.x",
         "'{$lsn}'",
-        "{$lsn} is none of {$schema}, {$table}, {$xid}, {$commit_lsn}, {$commit_time}",
+        "{$lsn} is none of {$schema}, {$table}, {$xid}, {$commit_lsn}, {$commit_time}, \
+         {$commit_time_iso}",
     ),
     (
         "outbox[0].headers.walrelay-position",
@@ -245,7 +270,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "message[0].key",
         "'{$table}'",
-        "{$table} is none of {$prefix}, {$rest}, {$xid}, {$commit_lsn}, {$commit_time}",
+        "{$table} is none of {$prefix}, {$rest}, {$xid}, {$commit_lsn}, {$commit_time}, \
+         {$commit_time_iso}",
     ),
     ("message[0].key_format", "'avro'", FORMATS),
     (
@@ -259,7 +285,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "message[0].topic",
         "'{$content}'",
-        "{$content} is none of {$prefix}, {$rest}, {$xid}, {$commit_lsn}, {$commit_time}",
+        "{$content} is none of {$prefix}, {$rest}, {$xid}, {$commit_lsn}, {$commit_time}, \
+         {$commit_time_iso}",
     ),
     ("message[0].topic_regex", "'(a)('", NO_REGEX),
     ("message[0].topic_replacement", "'x'", "there is no topic_regex whose find it would replace"),
@@ -675,6 +702,89 @@ fn a_row_as_the_payload_has_no_format_no_envelope_and_is_never_blank() {
 }
 
 #[test]
+fn keys_of_events_that_do_not_go_together() {
+    let check = |keys: &str, told: &str| {
+        let found = mistakes(&document("outbox[0].cloudevents", keys), NO_ENV);
+        assert_eq!(found, [format!("outbox[0].{told}")]);
+    };
+    check(
+        "''\ncloudevents_attributes = { subject = 'x' }",
+        "cloudevents_attributes: they are of no use without cloudevents; set it to \"binary\" or \
+         \"structured\"",
+    );
+    check(
+        "'binary'\nid = ''",
+        "cloudevents_attributes: an event needs an id, and the key \"id\" names no column; set id \
+         here or there",
+    );
+    check(
+        "'structured'\ntombstone_if_blank = true",
+        "cloudevents: an event in structured mode is never a tombstone; set tombstone_if_blank = \
+         false, or cloudevents = \"binary\"",
+    );
+    good("outbox[0].cloudevents", "'binary'\nid = ''\ncloudevents_attributes = { id = 'x' }");
+    good("outbox[0].cloudevents", "'binary'\ntombstone_if_blank = true");
+}
+
+/// What is checked before rows are read, and made by `init`.
+#[test]
+fn columns_that_rows_and_attributes_are_made_of_must_be_there() {
+    let keys = "['a', 'b']
+        key = ''
+        topic = 't'
+        headers = {}
+        cloudevents = 'binary'
+        cloudevents_attributes = { subject = 'who', time = 'at', source = '/{shop}' }";
+    let of = |more: &str| good("outbox[0].payload", &format!("{keys}\n{more}"));
+    let names = |columns: &[(&str, String)]| {
+        columns.iter().map(|(key, column)| format!("{key}={column}")).collect::<Vec<_>>().join(" ")
+    };
+    let attribute = |column: &str| format!(" cloudevents_attributes={column}");
+    let needed = ["id=id payload=a payload=b".to_owned(), attribute("id"), attribute("type")];
+    let needed = needed.concat() + &attribute("shop");
+    let more = attribute("who") + &attribute("at");
+    let mapped = of("").setup().tables.remove(0);
+    assert_eq!(names(&mapped.columns), format!("{needed}{more}"));
+    assert_eq!(mapped.optional, []);
+    let mapped = of("missing_columns = 'ignore'").setup().tables.remove(0);
+    assert_eq!(names(&mapped.columns), needed);
+    assert_eq!(names(&mapped.optional), more.trim_start());
+    let sql = create_table(&of("").outboxes[0]);
+    let columns: Vec<_> = sql.lines().filter(|line| line.starts_with("    ")).collect();
+    let expected = [
+        "    \"id\" uuid PRIMARY KEY DEFAULT gen_random_uuid(),",
+        "    \"type\" varchar(255) NOT NULL,",
+        "    \"who\" varchar(255),",
+        "    \"at\" timestamptz,",
+        "    \"shop\" varchar(255) NOT NULL,",
+        "    \"a\" text,",
+        "    \"b\" text",
+    ];
+    assert_eq!(columns, expected);
+    let whole = good("outbox[0].payload", "'*'").setup().tables.remove(0);
+    assert_eq!(names(&whole.columns), "id=id key=aggregateid topic=aggregatetype headers=type");
+}
+
+#[test]
+fn a_header_of_an_event_cannot_be_another_one() {
+    let text = |mode: &str, header: &str| {
+        let outbox = document("outbox[0].cloudevents", &format!("'{mode}'"));
+        format!("delivery.position_header = '{header}'\n{outbox}")
+    };
+    for (mode, header) in
+        [("binary", "ce_specversion"), ("binary", "content-type"), ("structured", "content-type")]
+    {
+        let told = format!(
+            "outbox[0].cloudevents: delivery.position_header has the header {header:?} already"
+        );
+        assert_eq!(mistakes(&text(mode, header), NO_ENV), [told]);
+    }
+    for (mode, header) in [("structured", "ce_id"), ("", "ce_id"), ("binary", "ce_subject")] {
+        assert!(parse(&text(mode, header), NO_ENV).is_ok(), "{mode} {header}");
+    }
+}
+
+#[test]
 fn no_file_at_all_means_the_defaults_of_the_contract() {
     let config = good("log.level", "'info'");
     assert_eq!(config.postgres.slot, "walrelay");
@@ -816,9 +926,12 @@ fn the_effective_configuration_loads_again() {
         headers = {{}}
         payload = ['a', '*', 'b"c']
         dead_letter_topic = 'dlq'
+        cloudevents = 'binary'
+        cloudevents_attributes = {{ source = '/a/{{b}}', subject = 'c', x1 = 'My "Column"' }}
         [[outbox]]
         table = 'events'
         payload = '*'
+        cloudevents = 'structured'
         [[message]]
         prefix = 'a "b".*'
         key = '{{$rest}}'

@@ -259,7 +259,10 @@ const MUTANTS: &[Mutant] = &[
 /// The core and its simulation; what else is in the folder of these files is left out.
 const MODULES: &str = r"
 #![allow(warnings)]
-mod config { mod message; mod outbox; pub use message::*; pub use outbox::*; }
+mod config {
+    mod cloudevents; mod message; mod outbox;
+    pub use cloudevents::*; pub use message::*; pub use outbox::*;
+}
 mod connect;
 mod feedback;
 mod frontier;

@@ -21,6 +21,7 @@ struct Ban {
 
 /// The pure core: bytes and time go in, records and answers come out.
 const CORE: &[&str] = &[
+    "src/config/cloudevents.rs",
     "src/config/message.rs",
     "src/config/outbox.rs",
     "src/connect",

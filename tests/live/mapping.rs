@@ -120,6 +120,71 @@ async fn a_row_of_any_table_becomes_json_in_the_types_of_its_columns() {
     assert_eq!(records[0].key_text(), "9007199254740993");
 }
 
+/// An outbox in binary mode, and a table of events whose rows are the data, in structured mode.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_become_cloudevents_in_both_modes() {
+    let mut scene = Scene::new(LATEST, 1).await;
+    scene.execute("CREATE TABLE shipments (number int, at timestamptz, weight numeric)").await;
+    let topic = scene.topic.clone();
+    scene.configure(&format!(
+        "cloudevents = \"binary\"
+         cloudevents_attributes = {{ subject = \"{{aggregatetype}}/{{aggregateid}}\" }}
+         [[outbox]]
+         table = \"shipments\"
+         topic = \"{topic}\"
+         id = \"\"
+         key = \"\"
+         headers = {{}}
+         payload = \"*\"
+         cloudevents = \"structured\"
+         [outbox.cloudevents_attributes]
+         id = \"{{number}}\"
+         source = \"/shop\"
+         type = \"com.example.shipped\"
+         time = \"at\"
+         sequence = \"number\""
+    ));
+    let _relay = scene.relay().await;
+    let rows = "INSERT INTO outbox (aggregatetype, aggregateid, type, payload)
+                VALUES ('order', '7', 'com.example.placed', '{\"a\": 1}'),
+                       ('order', '7', 'com.example.gone', NULL);
+                INSERT INTO shipments VALUES (5, '2026-02-03 05:05:06.5+01', 1.50)";
+    let records = records(&scene, rows, 3).await;
+    let names = |record: &Record| {
+        let names = record.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        names.join(" ")
+    };
+    let [placed, gone, shipped] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(
+        names(placed),
+        "id ce_specversion ce_id ce_source ce_type ce_time ce_subject content-type eventType \
+         walrelay-position"
+    );
+    let header = |name| placed.header(name).unwrap();
+    assert_eq!(header("ce_specversion"), "1.0");
+    assert_eq!(header("ce_id"), header("id"));
+    assert_eq!(header("ce_source"), "/public/outbox");
+    assert_eq!(header("ce_type"), "com.example.placed");
+    assert_eq!(header("ce_subject"), "order/7");
+    assert_eq!(header("content-type"), "application/json");
+    let sql =
+        format!("SELECT (extract(epoch FROM '{}'::timestamptz) * 1000)::int8", header("ce_time"));
+    let committed: i64 = scene.client.query_one(&sql, &[]).await.unwrap().get(0);
+    assert!(placed.timestamp_ms.unwrap().abs_diff(committed) <= 1, "{placed:?}");
+    assert_eq!(placed.payload_text(), "{\"a\": 1}");
+    assert_eq!(gone.payload, None);
+    assert_eq!(names(shipped), "content-type walrelay-position");
+    let media = "application/cloudevents+json; charset=UTF-8";
+    assert_eq!(shipped.header("content-type").as_deref(), Some(media));
+    assert_eq!(
+        shipped.payload_text(),
+        "{\"specversion\":\"1.0\",\"id\":\"5\",\"source\":\"/shop\",\
+         \"type\":\"com.example.shipped\",\"time\":\"2026-02-03T04:05:06.5Z\",\"sequence\":5,\
+         \"datacontenttype\":\"application/json\",\
+         \"data\":{\"number\":5,\"at\":\"2026-02-03T04:05:06.5Z\",\"weight\":1.50}}"
+    );
+}
+
 /// What can be known before a row comes is refused before one comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_of_a_type_that_its_key_does_not_take_is_refused_at_the_start() {

@@ -32,6 +32,8 @@ table = "message"
 envelope = {}
 schema_name = ""
 schema_version = ""
+cloudevents = ""
+cloudevents_attributes = {}
 missing_columns = "error"
 on_update = "ignore"
 "#;

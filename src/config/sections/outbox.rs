@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use config::{Value, ValueKind};
 
+use super::super::cloudevents::CloudEvents;
 use super::super::outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox, Payload};
 use super::super::reader::Reader;
 use super::super::value::{Words, check_header, expected, flag, optional, table_name, text, word};
+use super::cloudevents;
 use crate::pg::table::TableName;
 use crate::rewrite::Rewrite;
 use crate::template::{
@@ -31,6 +33,8 @@ topic_replacement = ""
 partition = ""
 timestamp = ""
 span_context = ""
+cloudevents = ""
+cloudevents_attributes = {}
 headers = { eventType = "type" }
 header_format = "string"
 static_headers = {}
@@ -95,16 +99,13 @@ pub(super) fn read(
     let partition = section.read("partition", optional(check_identifier));
     let timestamp = section.read("timestamp", optional(check_identifier));
     let span_context = section.read("span_context", optional(check_identifier));
-    let taken = Taken {
-        id: matches!(id, Some(Some(_))),
-        spans: matches!(span_context, Some(Some(_))),
-        position: position_header,
-        names: Vec::new(),
+    let others = cloudevents::Others {
+        id: id.as_ref(),
+        tombstone: matches!(shape, Some((_, _, true, _))),
+        position_header,
     };
-    if taken.id && position_header == Some(ID_HEADER) {
-        section.mistake("id", "delivery.position_header has the header \"id\" already");
-    }
-    let (headers, static_headers) = headers(section, taken, subject);
+    let spans = matches!(span_context, Some(Some(_)));
+    let (cloudevents, headers, static_headers) = headers(section, &others, spans, subject);
     let header_format = section.read("header_format", word(FORMATS));
     let missing_columns = section.read("missing_columns", word(MISSING_COLUMNS));
     let on_update = section.read("on_update", word(ON_UPDATE));
@@ -131,6 +132,7 @@ pub(super) fn read(
         partition: partition?,
         timestamp: timestamp?,
         span_context: span_context?,
+        cloudevents: cloudevents?,
         headers: headers?,
         header_format: header_format?,
         static_headers: static_headers?,
@@ -191,12 +193,25 @@ fn payload(value: &Value) -> Result<Payload, String> {
     Ok(Payload::Columns(columns.into_iter().map(str::to_owned).collect()))
 }
 
-/// `headers` and `static_headers`.
+/// `cloudevents`, `headers` and `static_headers`.
 fn headers(
     section: &mut Reader<'_>,
-    mut taken: Taken<'_>,
+    others: &cloudevents::Others<'_>,
+    spans: bool,
     subject: Subject,
-) -> (Option<Pairs<Source>>, Option<Pairs<String>>) {
+) -> (Option<CloudEvents>, Option<Pairs<Source>>, Option<Pairs<String>>) {
+    let cloudevents = cloudevents::read(section, others);
+    let id = others.id.and_then(Option::as_deref);
+    let mut taken = Taken {
+        id: id.is_some(),
+        spans,
+        position: others.position_header,
+        events: cloudevents.iter().flat_map(|events| events.headers(id)).collect(),
+        names: Vec::new(),
+    };
+    if taken.id && taken.position == Some(ID_HEADER) {
+        section.mistake("id", "delivery.position_header has the header \"id\" already");
+    }
     let headers = section.pairs("headers", |name, value| {
         taken.check(name)?;
         Source::over(subject, text(value)?)
@@ -206,7 +221,7 @@ fn headers(
         taken.check(name)?;
         text(value).map(str::to_owned)
     });
-    (headers, static_headers)
+    (cloudevents, headers, static_headers)
 }
 
 /// Names, each with what belongs to it, in order.
@@ -239,6 +254,7 @@ struct Taken<'a> {
     id: bool,
     spans: bool,
     position: Option<&'a str>,
+    events: Vec<String>,
     names: Vec<String>,
 }
 
@@ -251,6 +267,7 @@ impl Taken<'_> {
             _ if self.spans && SPAN_HEADERS.contains(&name) => {
                 already("the column of the key \"span_context\"")
             }
+            _ if self.events.iter().any(|it| it == name) => already("the key \"cloudevents\""),
             _ if self.position == Some(name) => already("delivery.position_header"),
             _ if self.names.iter().any(|it| it == name) => already("the key \"headers\""),
             _ => Ok(()),
