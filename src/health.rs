@@ -56,6 +56,8 @@ pub struct State {
     pub reason: Option<String>,
     /// Since when there have been records in flight without an ack; `None` when none are.
     pub waiting_since: Option<Instant>,
+    /// Since when a position record has been under way without an ack.
+    pub unwritten_since: Option<Instant>,
     /// Whether a broker answers.
     pub kafka_connected: bool,
     /// Whether there is a replication stream.
@@ -83,6 +85,7 @@ impl Default for Health {
             phase: Phase::Starting,
             reason: None,
             waiting_since: None,
+            unwritten_since: None,
             kafka_connected: false,
             postgres_connected: false,
             confirmed: Lsn::ZERO,
@@ -148,6 +151,14 @@ impl State {
             let records = self.records;
             let age = age.as_secs();
             return Err(format!("{records} records in flight and no ack for {age} s"));
+        }
+        let age = self.unwritten_since.map(|since| now.saturating_duration_since(since));
+        if let Some(age) = age.filter(|age| *age > ACK_PATIENCE) {
+            let age = age.as_secs();
+            return Err(format!(
+                "no ack for the position record for {age} s, and without it nothing is \
+                 confirmed; see whether the partition of delivery.positions_topic has a leader"
+            ));
         }
         Ok(())
     }
@@ -221,6 +232,10 @@ mod tests {
             state.waiting_since = now.checked_sub(Duration::from_secs(11));
         });
         assert_eq!(why, "3 records in flight and no ack for 11 s");
+        let why = not_ready(|state, now| {
+            state.unwritten_since = now.checked_sub(Duration::from_secs(12));
+        });
+        assert!(why.starts_with("no ack for the position record for 12 s"), "{why}");
     }
 
     #[test]

@@ -52,6 +52,11 @@ impl Journal {
         self.own && self.written == reached
     }
 
+    /// Since when a record has been under way.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.pending.and(self.last)
+    }
+
     /// When a write may next be due, if `reached` has moved.
     pub fn next(&self, now: Instant, reached: Reached) -> Option<Instant> {
         let moved = self.pending.is_none() && !self.has_written(reached);
@@ -104,9 +109,12 @@ mod tests {
         assert!(!journal.has_begun() && !journal.has_written(reached(100)));
         let record = journal.due(now, reached(100), false).unwrap();
         assert_eq!((record.end, record.context.epoch), (Lsn::from_wire(100), 3));
+        assert_eq!(journal.waiting_since(), None);
         journal.sent(now, reached(100));
+        assert_eq!(journal.waiting_since(), Some(now));
         assert_eq!(journal.due(now, reached(110), true), None, "one at a time");
         journal.restart();
+        assert_eq!(journal.waiting_since(), None);
         journal.acked();
         assert!(!journal.has_begun(), "of the producer before");
         journal.sent(now, reached(100));

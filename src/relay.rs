@@ -257,7 +257,9 @@ impl Relay<'_> {
                     *again = Instant::now();
                 }
                 let received = self.pipe.received();
-                turn.stalled = turn.stall.look(received, server, wait_event.as_deref());
+                let stalled = turn.stall.look(received, server, wait_event.as_deref());
+                // What is not read cannot get on.
+                turn.stalled = stalled.filter(|_| !turn.blocked && self.takes_rows(turn));
             }
         }
         Ok(())
@@ -422,11 +424,13 @@ impl Relay<'_> {
             (None, Some(_)) => Phase::Halted,
             (None, None) => Phase::Streaming,
         };
+        let unwritten_since = self.positions.as_ref().and_then(|it| it.journal.waiting_since());
         let mut news = None;
         self.health.update(now, |state| {
             state.phase = phase;
             state.kafka_connected = connected;
             state.waiting_since = turn.waiting_since;
+            state.unwritten_since = unwritten_since;
             state.confirmed = flush.lsn();
             state.received = self.pipe.received();
             state.records = frontier.records();

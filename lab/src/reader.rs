@@ -18,6 +18,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 const READ_ALL_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a consumer may bring nothing before another one takes its place.
+const QUIET_MAX: Duration = Duration::from_secs(10);
 
 /// A record as a consumer gets it. Ordered by partition, then offset.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,6 +157,7 @@ impl Reader {
         mut done: impl FnMut(&[Record]) -> bool,
     ) -> Result<&[Record]> {
         let deadline = Instant::now() + timeout;
+        let mut heard = Instant::now();
         while !done(&self.records) {
             ensure!(
                 Instant::now() < deadline,
@@ -162,7 +165,14 @@ impl Reader {
                 self.records.len(),
                 self.topic
             );
+            let before = self.records.len();
             self.step()?;
+            if self.records.len() > before {
+                heard = Instant::now();
+            } else if heard.elapsed() > QUIET_MAX {
+                self.renew()?;
+                heard = Instant::now();
+            }
         }
         Ok(&self.records)
     }
@@ -170,25 +180,39 @@ impl Reader {
     /// Reads everything up to where each partition ends now.
     pub fn read_to_end(&mut self, timeout: Duration) -> Result<&[Record]> {
         // The end of a partition is announced once, and an announcement that waits in the queue may
-        // be of an earlier end. A new consumer has no past; merely assigning the old one anew was
-        // seen to bring records of its past again.
-        self.consumer = self.config.create()?;
-        // Knowing the leaders before the assignment spares its retry half a second later.
-        self.consumer.fetch_metadata(Some(&self.topic), timeout)?;
-        self.assign()?;
+        // be of an earlier end.
+        self.renew()?;
         let mut unfinished: BTreeSet<i32> = self.next.keys().copied().collect();
         let deadline = Instant::now() + timeout;
+        let mut heard = Instant::now();
         while !unfinished.is_empty() {
             ensure!(
                 Instant::now() < deadline,
                 "partitions {unfinished:?} of {} were not read to their end in {timeout:?}",
                 self.topic
             );
+            let before = self.records.len();
             if let Some(partition) = self.step()? {
                 unfinished.remove(&partition);
+            } else if self.records.len() > before {
+                heard = Instant::now();
+            } else if heard.elapsed() > QUIET_MAX {
+                self.renew()?;
+                heard = Instant::now();
             }
         }
         Ok(&self.records)
+    }
+
+    /// Goes on with a new consumer. It has no past; merely assigning the old one anew was seen to
+    /// bring records of its past again. And the old one may have forgotten all its brokers, because
+    /// one that was just starting knew of none (librdkafka's issue 5301): then it stays silent.
+    fn renew(&mut self) -> Result<()> {
+        self.consumer = self.config.create()?;
+        // Knowing the leaders before the assignment spares its retry half a second later. Without
+        // a broker, it has to be retried.
+        drop(self.consumer.fetch_metadata(Some(&self.topic), QUIET_MAX / 2));
+        self.assign()
     }
 
     /// Takes one record in, or tells which partition ended.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::KafkaError;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
@@ -61,6 +61,7 @@ impl Topics {
             asked,
             answers: Arc::clone(&answers),
             due: BTreeMap::new(),
+            greeting: Instant::now(),
         };
         thread::Builder::new().name("kafka-metadata".into()).spawn(move || lookup.run())?;
         Ok(Topics { routes: Routes::after(before), questions, answers })
@@ -102,24 +103,20 @@ struct Lookup {
     answers: Arc<Mutex<Vec<(String, Answer)>>>,
     /// When each topic is to be asked about again.
     due: BTreeMap<String, Instant>,
+    /// When to look whether a broker answers, while there is no topic to ask about.
+    greeting: Instant,
 }
 
 impl Lookup {
     fn run(mut self) {
         loop {
-            let connected = self.producer.context().is_connected();
-            let next = self.due.values().min().copied();
-            let wait = match next {
-                Some(next) => next.saturating_duration_since(Instant::now()),
-                None if connected => REFRESH,
-                None => Duration::ZERO,
-            };
-            match self.asked.recv_timeout(wait) {
+            let next = self.due.values().min().copied().unwrap_or(self.greeting);
+            match self.asked.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(name) => drop(self.due.insert(name, Instant::now())),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if self.due.is_empty() && !connected {
+            if self.due.is_empty() {
                 self.greet();
             }
             let now = Instant::now();
@@ -131,35 +128,47 @@ impl Lookup {
         }
     }
 
-    /// Finds out whether any broker answers at all.
+    /// Finds out whether any broker answers at all, and goes on doing so: a relay without rows has
+    /// a position to write, and would not notice that librdkafka has no broker left to ask.
     fn greet(&mut self) {
-        match self.producer.client().fetch_metadata(None, ANSWER_MAX) {
-            Ok(_) => self.producer.context().connected(),
-            Err(error) => self.unreachable(&error),
-        }
+        let answered = self.fetch(None).is_some();
+        self.greeting = Instant::now() + if answered { REFRESH } else { RETRY };
     }
 
     fn ask(&mut self, name: String) {
-        let answer = match self.producer.client().fetch_metadata(Some(&name), ANSWER_MAX) {
-            Ok(metadata) => {
-                self.producer.context().connected();
-                let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-                let partitions = topic.map_or(0, |topic| topic.partitions().len());
-                let error = topic.and_then(rdkafka::metadata::MetadataTopic::error);
-                read_answer(&name, partitions, error)
-                    .and_then(|partitions| self.describe(&name, partitions))
-            }
-            Err(error) => {
-                // The count is as good as before; what cannot be sent waits in librdkafka.
-                self.unreachable(&error);
-                self.due.insert(name, Instant::now() + RETRY);
-                return;
-            }
+        let Some(metadata) = self.fetch(Some(&name)) else {
+            // The count is as good as before; what cannot be sent waits in librdkafka.
+            self.due.insert(name, Instant::now() + RETRY);
+            return;
         };
+        let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+        let partitions = topic.map_or(0, |topic| topic.partitions().len());
+        let error = topic.and_then(MetadataTopic::error);
+        let answer = read_answer(&name, partitions, error)
+            .and_then(|partitions| self.describe(&name, partitions));
         let again = if answer.is_ok() { REFRESH } else { RETRY };
         self.due.insert(name.clone(), Instant::now() + again);
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((name, answer));
         self.producer.context().wake();
+    }
+
+    /// Asks about a topic, or about none. None is an answer, too, that no record can be sent by.
+    fn fetch(&mut self, topic: Option<&str>) -> Option<Metadata> {
+        match self.producer.client().fetch_metadata(topic, ANSWER_MAX) {
+            Ok(metadata) if metadata.brokers().is_empty() => {
+                self.unreachable("the broker that answers knows of no broker yet".to_owned());
+                None
+            }
+            Ok(metadata) => {
+                self.producer.context().connected();
+                Some(metadata)
+            }
+            Err(error) => {
+                let reason = self.producer.context().trouble();
+                self.unreachable(reason.unwrap_or_else(|| error.to_string()));
+                None
+            }
+        }
     }
 
     /// The broker would refuse a batch for its size, although each record in it fits.
@@ -196,10 +205,8 @@ impl Lookup {
         Some(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
-    fn unreachable(&mut self, error: &KafkaError) {
-        let context = self.producer.context();
-        let reason = context.trouble().unwrap_or_else(|| error.to_string());
-        context.disconnected(reason);
+    fn unreachable(&mut self, reason: String) {
+        self.producer.context().disconnected(reason);
         if self.reminded.is_none_or(|at| at.elapsed() >= REMIND)
             && let Some(brokers) = self.client.get("bootstrap.servers")
         {
