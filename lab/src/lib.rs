@@ -22,6 +22,7 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod clock;
 pub mod downloads;
 pub mod history;
 pub mod kafka;
@@ -39,6 +40,7 @@ pub mod torture;
 pub mod usage;
 pub mod waiting;
 
+pub use clock::Clock;
 pub use kafka::Kafka;
 pub use pooler::Pooler;
 pub use postgres::{Database, Postgres};

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::clock::Clock;
 use crate::monitor::Monitor;
 use crate::ports::{self, Port};
 use crate::process::{Child, Launch, Signal, read_log, show_log_of_failed_test};
@@ -54,6 +55,13 @@ impl Builder {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Builder {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives the relay a calendar of its own.
+    #[must_use]
+    pub fn clock(mut self, clock: &Clock) -> Builder {
+        self.env.extend(clock.environment());
         self
     }
 

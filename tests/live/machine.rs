@@ -2,13 +2,12 @@
 //! the middle of something.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab::history::History;
 use lab::load::{Load, MIXED, Shape, write_huge};
-use lab::{Direction, Kafka, Postgres, Proxy, Record, Relay, eventually, read_all};
+use lab::{Clock, Direction, Kafka, Postgres, Proxy, Record, Relay, eventually, read_all};
 use walrelay::config::Config;
 use walrelay::error::Error;
 use walrelay::feedback::Feedback;
@@ -32,37 +31,6 @@ fn numbers(records: &[Record]) -> Vec<u32> {
     records.iter().map(|record| record.payload_text().parse().unwrap()).collect()
 }
 
-/// A calendar that a test sets for one process.
-struct Clock {
-    file: PathBuf,
-    library: PathBuf,
-}
-
-impl Clock {
-    fn new(name: &str) -> Clock {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let clock = Clock { file: folder.join(name), library: folder.join("clock.so") };
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/clock.c");
-        let cc = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
-            .arg(&clock.library)
-            .arg(source)
-            .status();
-        assert!(cc.unwrap().success());
-        clock.set(0);
-        clock
-    }
-
-    /// Seconds ahead of the machine's own.
-    fn set(&self, ahead: i64) {
-        if let Ok(mut file) = fs::File::options().write(true).open(&self.file) {
-            std::io::Write::write_all(&mut file, &ahead.to_ne_bytes()).unwrap();
-        } else {
-            fs::write(&self.file, ahead.to_ne_bytes()).unwrap();
-        }
-    }
-}
-
 /// Kafka refuses records of the future. But a record's time is that of its commit, or what our own
 /// clock shows if the commit seems to lie too far ahead.
 #[tokio::test(flavor = "multi_thread")]
@@ -70,13 +38,10 @@ async fn d25_e8_a_clock_that_jumps_is_of_no_account() {
     const HOURS: i64 = 3600;
     let mut scene = Scene::new(LATEST, 1).await;
     scene.configure("on_poison = \"skip\"");
-    let clock = Clock::new(&scene.topic);
+    let clock = Clock::start().unwrap();
     let config = scene.config(&scene.database.url(), &scene.kafka.bootstrap());
-    let relay = Relay::builder(env!("CARGO_BIN_EXE_walrelay"))
-        .monitored()
-        .config(config)
-        .env("LD_PRELOAD", clock.library.to_str().unwrap())
-        .env("CLOCK_FILE", clock.file.to_str().unwrap());
+    let relay =
+        Relay::builder(env!("CARGO_BIN_EXE_walrelay")).monitored().config(config).clock(&clock);
     let relay = relay.start().unwrap();
     relay.wait_ready(PATIENCE).await.unwrap();
     scene.insert("k", "0").await;
@@ -85,7 +50,7 @@ async fn d25_e8_a_clock_that_jumps_is_of_no_account() {
     let sessions = relay.metric("walrelay_sessions_total").await;
 
     // Time that passes is measured, and not told.
-    clock.set(-2 * HOURS);
+    clock.set(-2 * HOURS).unwrap();
     for n in 1..10 {
         scene.insert("k", &n.to_string()).await;
     }
@@ -96,7 +61,7 @@ async fn d25_e8_a_clock_that_jumps_is_of_no_account() {
     relay.wait_ready(PATIENCE).await.unwrap();
     assert_eq!(relay.metric("walrelay_sessions_total").await, sessions);
 
-    clock.set(2 * HOURS);
+    clock.set(2 * HOURS).unwrap();
     for n in 10..20 {
         scene.insert("k", &n.to_string()).await;
     }
@@ -106,7 +71,7 @@ async fn d25_e8_a_clock_that_jumps_is_of_no_account() {
     // Positions as well.
     scene.followed(PATIENCE).await;
     assert_eq!(relay.metric("walrelay_sessions_total").await, sessions);
-    clock.set(0);
+    clock.set(0).unwrap();
     let mut arrived = numbers(reader.read_to_end(PATIENCE).unwrap());
     arrived.dedup();
     assert_eq!(arrived, (0..20).collect::<Vec<_>>());

@@ -25,6 +25,8 @@ pub enum Fault {
     RelayFrozenLong,
     /// A second relay on the slot; the first is killed, later the second ended.
     SecondRelay,
+    /// The relay's calendar jumps by two hours, and back.
+    ClockJumped,
 
     /// SIGQUIT to Postgres, then a new start.
     PostgresImmediateStop,
@@ -42,6 +44,8 @@ pub enum Fault {
     HalfSent,
     /// A walsender can write no more to disk, where it keeps what is too long for its memory.
     DiskFull,
+    /// Updates and deletes are published as well, for a while.
+    PublicationAltered,
     /// The primary dies, and its standby, which is behind, is promoted.
     Promotion,
 
@@ -120,6 +124,7 @@ pub const ALL: &[Fault] = &[
     RelayFrozen,
     RelayFrozenLong,
     SecondRelay,
+    ClockJumped,
     PostgresImmediateStop,
     PostgresFastStop,
     PostgresKilled,
@@ -128,6 +133,7 @@ pub const ALL: &[Fault] = &[
     WalsenderTerminated,
     HalfSent,
     DiskFull,
+    PublicationAltered,
     Promotion,
     KafkaKilled,
     KafkaStopped,
@@ -167,9 +173,8 @@ impl Fault {
     /// Where it comes from.
     pub fn side(self) -> Side {
         match self {
-            RelayKilled | RelayTerminated | RelayFrozen | RelayFrozenLong | SecondRelay => {
-                Side::Relay
-            }
+            RelayKilled | RelayTerminated | RelayFrozen | RelayFrozenLong | SecondRelay
+            | ClockJumped => Side::Relay,
             PostgresImmediateStop
             | PostgresFastStop
             | PostgresKilled
@@ -178,6 +183,7 @@ impl Fault {
             | WalsenderTerminated
             | HalfSent
             | DiskFull
+            | PublicationAltered
             | Promotion => Side::Postgres,
             KafkaKilled | KafkaStopped | KafkaFrozen | PartitionsAdded | MessageBytesLowered
             | WriteDenied | Quota | TopicRecreated | LeaderKilled | TooFewInSync
@@ -244,7 +250,8 @@ impl Fault {
 
     /// Whether it can take records that are under way with it, so that they are sent again.
     pub fn may_repeat(self) -> bool {
-        matches!(self.side(), Side::Relay | Side::Kafka) && self != RelayTerminated
+        matches!(self.side(), Side::Relay | Side::Kafka)
+            && !matches!(self, RelayTerminated | ClockJumped)
     }
 }
 

@@ -26,6 +26,7 @@ pub async fn inject(stage: &Stage, planned: Planned) -> Result<String> {
         Fault::RelayFrozen => hurt.relay_frozen().await,
         Fault::RelayFrozenLong => hurt.relay_frozen_long().await,
         Fault::SecondRelay => hurt.second_relay().await,
+        Fault::ClockJumped => hurt.clock_jumped().await,
         Fault::PostgresImmediateStop | Fault::PostgresFastStop | Fault::PostgresKilled => {
             hurt.postgres_away().await
         }
@@ -34,6 +35,7 @@ pub async fn inject(stage: &Stage, planned: Planned) -> Result<String> {
         Fault::WalsenderTerminated => hurt.walsender_terminated().await,
         Fault::HalfSent => hurt.half_sent().await,
         Fault::DiskFull => hurt.disk_full().await,
+        Fault::PublicationAltered => hurt.publication_altered().await,
         Fault::Promotion => hurt.promotion().await,
         Fault::KafkaKilled | Fault::KafkaStopped => hurt.kafka_away().await,
         Fault::KafkaFrozen => hurt.kafka_frozen().await,
@@ -160,6 +162,22 @@ impl Hurt<'_> {
         let log = second.log();
         ensure!(log.contains("streaming"), "it never took over:\n{log}");
         Ok("one stood by while the other streamed".to_owned())
+    }
+
+    /// What a status says of the time is the relay's calendar.
+    async fn clock_jumped(&self) -> Result<String> {
+        const JUMP: i64 = 7_200;
+        let clock = self.stage.clock.as_ref().context("the relay has no clock of its own")?;
+        let ahead = if self.lasts.subsec_millis().is_multiple_of(2) { JUMP } else { -JUMP };
+        clock.set(ahead)?;
+        let seen = eventually(PATIENCE, "a status with that time", async || {
+            let ahead_now = self.relay_is_ahead().await?;
+            ((ahead_now - ahead).abs() < JUMP / 2).then_some(ahead_now)
+        });
+        let seen = seen.await;
+        self.last().await;
+        clock.set(0)?;
+        Ok(format!("a status was {} s ahead", seen?))
     }
 
     /// Waits until records have been under way for so long without any ack, as the relay tells it.

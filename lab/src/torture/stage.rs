@@ -14,9 +14,10 @@ use crate::history::seen::Seen;
 use crate::kafka::Broker;
 use crate::load::Load;
 use crate::postgres::connect;
+use crate::relay::Builder;
 use crate::torture::fault::{Fault, Wire};
 use crate::torture::plan::Plan;
-use crate::{Database, Kafka, Postgres, Proxy, Relay, eventually, read_all};
+use crate::{Clock, Database, Kafka, Postgres, Proxy, Relay, eventually, read_all};
 
 /// The name of everything that has one: slot, publication, topic.
 pub const NAME: &str = "torture";
@@ -55,6 +56,8 @@ pub struct Stage {
     database: Database,
     /// The process under test.
     pub relay: Relay,
+    /// Its calendar, if that jumps.
+    pub clock: Option<Clock>,
     /// What was written.
     pub history: History,
     /// Who writes.
@@ -97,7 +100,10 @@ impl Stage {
         let kafka_proxies = kafka.brokers().iter().map(proxy).collect::<Result<Vec<_>>>()?;
         let mut postgres_proxies = vec![proxy_to(&primary)?];
         let config = config(&plan, &database, &postgres_proxies, &kafka);
-        let relay = relay_of(&plan, binary).config(config).start()?;
+        let clock = if plan.has(Fault::ClockJumped) { Some(Clock::start()?) } else { None };
+        let relay = relay_of(&plan, binary);
+        let relay = clock.iter().fold(relay, Builder::clock);
+        let relay = relay.config(config).start()?;
         relay.wait_ready(PATIENCE).await?;
         let mut standby = None;
         if plan.has(Fault::Promotion) {
@@ -120,6 +126,7 @@ impl Stage {
             standby,
             database,
             relay,
+            clock,
             history: History::default(),
             load: OnceLock::new(),
             writing: tokio::sync::RwLock::default(),
@@ -275,7 +282,7 @@ fn start_postgres(version: u16) -> Result<Postgres> {
     Postgres::builder(version).setting("logical_decoding_work_mem", "256kB").start()
 }
 
-fn relay_of(plan: &Plan, binary: &Path) -> crate::relay::Builder {
+fn relay_of(plan: &Plan, binary: &Path) -> Builder {
     let relay = Relay::builder(binary);
     if plan.choices.limited { relay.memory_max(plan.choices.memory_max_mib() << 20) } else { relay }
 }

@@ -65,6 +65,39 @@ impl Hurt<'_> {
         client.query_opt(sql, &[&NAME]).await.is_ok_and(|row| row.is_some())
     }
 
+    /// By how many seconds the relay's last status is ahead of Postgres.
+    pub(super) async fn relay_is_ahead(&self) -> Option<i64> {
+        let sql = "SELECT extract(epoch FROM reply_time - clock_timestamp())::int8
+                   FROM pg_stat_replication JOIN pg_replication_slots ON pid = active_pid
+                   WHERE slot_name = $1 AND reply_time IS NOT NULL";
+        let client = self.stage.client().await.ok()?;
+        client.query_opt(sql, &[&NAME]).await.ok()??.get(0)
+    }
+
+    /// Rows that are updated and deleted come in the stream, and are no events.
+    pub(super) async fn publication_altered(&self) -> Result<String> {
+        self.publish("insert, update, delete").await?;
+        // While the table is renamed, or the server away, there are none.
+        let update = "UPDATE outbox SET id = id WHERE ctid IN (SELECT ctid FROM outbox LIMIT 10)";
+        let updated = async {
+            let client = self.stage.client().await?;
+            Ok::<_, anyhow::Error>(client.execute(update, &[]).await?)
+        };
+        let updated = updated.await.unwrap_or(0);
+        self.last().await;
+        self.publish("insert").await?;
+        Ok(format!("{updated} rows were updated"))
+    }
+
+    async fn publish(&self, what: &str) -> Result<()> {
+        let sql = format!("ALTER PUBLICATION walrelay SET (publish = '{what}')");
+        let altered = async || {
+            let Ok(client) = self.stage.client().await else { return false };
+            client.batch_execute(&sql).await.is_ok()
+        };
+        eventually(PATIENCE, format!("to publish {what}"), altered).await
+    }
+
     pub(super) async fn walsender_terminated(&self) -> Result<String> {
         let client = self.stage.client().await?;
         let sql = "SELECT active_pid, pg_terminate_backend(active_pid)
