@@ -4,8 +4,9 @@ use crate::kafka::acks::Failure;
 use crate::kafka::positions::PositionsError;
 use crate::kafka::producer::StartError;
 use crate::pg::admin::SetupError;
-use crate::pg::error::{ConnectError, ServerError};
+use crate::pg::error::ConnectError;
 use crate::pg::frame::BadFrame;
+use crate::pg::response::{Beside, ServerError};
 use crate::pg::session::OpenError;
 use crate::pg::sql::SqlError;
 use crate::pipe::StreamError;
@@ -90,6 +91,18 @@ pub const REASONS: [&str; 11] = [
 ];
 
 impl Error {
+    /// What a message beside the stream comes to: at most a notice, or the end of the session.
+    pub fn beside(message: Beside) -> Result<Option<ServerError>, Error> {
+        match message {
+            Beside::Nothing => Ok(None),
+            Beside::Notice(notice) => Ok(Some(notice)),
+            Beside::RowsSkipped(error) => Err(Error::RowsSkipped(error)),
+            Beside::Undecodable(error) => Err(Error::Undecodable(error)),
+            Beside::Failed(error) => Err(Error::Server(error)),
+            Beside::Ended => Err(Error::Closed),
+        }
+    }
+
     /// What follows.
     pub fn remedy(&self) -> Remedy {
         match self {

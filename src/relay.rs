@@ -3,8 +3,6 @@
 //! Everything here is order of work; what must be right is decided in [`pipe`](crate::pipe),
 //! [`frontier`](crate::frontier) and [`feedback`](crate::feedback).
 
-mod beside;
-
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
@@ -18,13 +16,13 @@ use crate::kafka::acks::Run;
 use crate::kafka::positions::Positions;
 use crate::kafka::producer::Producer;
 use crate::metrics::{Metrics, postgres_clock_us};
+use crate::pg::response::Beside;
 use crate::pg::wire::Wire;
 use crate::pipe::{Pipe, Step, Stuck};
 use crate::sensor::News;
 use crate::shutdown::Shutdown;
 use crate::stall::Stall;
 use crate::updates::Updates;
-use beside::control;
 
 /// The stream counts as dead when nothing came for so long although replies were asked for. The
 /// server answers between two messages, and while it decodes without sending anything at least
@@ -303,7 +301,9 @@ impl Relay<'_> {
             let step = match frame.tag {
                 b'd' => self.pipe.take(frame.body, self.producer)?,
                 tag => {
-                    control(tag, frame.body)?;
+                    if let Some(notice) = Error::beside(Beside::parse(tag, frame.body))? {
+                        tracing::warn!("Postgres: {notice}");
+                    }
                     Step::Taken
                 }
             };

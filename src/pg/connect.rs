@@ -28,7 +28,8 @@ use super::dialogue::{Dialogue, Transport};
 use super::tls::SslMode;
 
 pub use super::dialogue::Row;
-pub use super::error::{ConnectError, ServerError};
+pub use super::error::ConnectError;
+pub use super::response::ServerError;
 pub use super::socket::{Endpoint, Stream};
 
 /// What a session shall be like.

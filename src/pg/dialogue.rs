@@ -13,7 +13,8 @@ use postgres_protocol::message::backend::{
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::error::{ConnectError, ServerError};
+use super::error::ConnectError;
+use super::response::ServerError;
 
 /// `CopyBothResponse`, which postgres-protocol does not know.
 const COPY_BOTH_RESPONSE_TAG: u8 = b'W';

@@ -16,6 +16,7 @@ pub mod oid;
 pub mod output;
 mod pace;
 pub mod preconditions;
+pub mod response;
 pub mod session;
 pub mod setup;
 pub mod slot;

@@ -10,7 +10,8 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::{Client, Config};
 
 use super::conninfo::Conninfo;
-use super::error::{ConnectError, ServerError};
+use super::error::ConnectError;
+use super::response::ServerError;
 use super::socket::{Endpoint, Stream};
 
 /// Keeps a sensor from hanging behind somebody's lock.

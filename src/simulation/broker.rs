@@ -8,8 +8,10 @@
 use std::collections::VecDeque;
 
 use super::server::LARGE;
+use super::session::source;
 use crate::frontier::Ticket;
 use crate::lsn::Position;
+use crate::position::{PositionRecord, Remembered};
 use crate::testing::Random;
 
 /// The partition of the position records; those of the topic of rows follow.
@@ -67,8 +69,9 @@ struct Partition {
 pub struct Broker {
     clients: Vec<Client>,
     partitions: Vec<Partition>,
-    /// Keys and values of the positions topic.
-    pub positions: Vec<(String, String)>,
+    /// The records of the positions topic, and what a relay makes of all of them.
+    pub positions: Vec<PositionRecord>,
+    pub remembered: Remembered,
     /// Whether the topic takes large records.
     pub takes_large: bool,
 }
@@ -76,7 +79,8 @@ pub struct Broker {
 impl Broker {
     pub fn new(partitions: usize) -> Broker {
         let partitions = (0..=partitions).map(|_| Partition::default()).collect();
-        Broker { clients: Vec::new(), partitions, positions: Vec::new(), takes_large: true }
+        let (clients, positions, remembered) = (Vec::new(), Vec::new(), Remembered::default());
+        Broker { clients, partitions, positions, remembered, takes_large: true }
     }
 
     /// Partitions of the topic of rows.
@@ -193,7 +197,10 @@ impl Broker {
                     Report::Row { ticket, first }
                 }
                 Content::Position { key, value } => {
-                    self.positions.push((key, value));
+                    // Read once, and not by each start: that would take most of a schedule's time.
+                    let (key, value) = (key.as_bytes(), value.as_bytes());
+                    self.remembered.take(&source(), key, value).unwrap();
+                    self.positions.push(PositionRecord::parse(value).unwrap());
                     Report::Position
                 }
             };

@@ -10,7 +10,8 @@
 //! [`session`]. A failure is played again with its steps written out.
 //!
 //! What it does not have: a relay without a positions topic, records without keys, several tables,
-//! other clusters under the same name, another publication; and errors that stand in the stream.
+//! other clusters under the same name, another publication; and other errors in the stream than
+//! that of a publication that was dropped.
 //! Its consumer compares positions by key, so that it does not see what a topic that grows does to
 //! one that compares them by partition.
 

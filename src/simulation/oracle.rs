@@ -190,10 +190,8 @@ impl Oracle {
 }
 
 /// The record in the topic that tells of the most, by the oracle's own reckoning.
-pub fn remembered(broker: &Broker) -> Option<PositionRecord> {
-    let records = broker.positions.iter();
-    let records = records.map(|(_, value)| PositionRecord::parse(value.as_bytes()).unwrap());
-    records.max_by_key(|record| {
+pub fn remembered(broker: &Broker) -> Option<&PositionRecord> {
+    broker.positions.iter().max_by_key(|record| {
         let commit = record.inside.map_or(record.end, |row| row.commit);
         (record.context.epoch, commit.max(record.end), record.inside.map(|row| row.row))
     })
@@ -203,8 +201,5 @@ pub fn remembered(broker: &Broker) -> Option<PositionRecord> {
 pub fn is_refused(broker: &Broker) -> bool {
     let epoch = remembered(broker).map(|record| record.context.epoch);
     let mut records = broker.positions.iter();
-    records.any(|(_, value)| {
-        let record = PositionRecord::parse(value.as_bytes()).unwrap();
-        record.behind.is_some() && Some(record.context.epoch) == epoch
-    })
+    records.any(|record| record.behind.is_some() && Some(record.context.epoch) == epoch)
 }

@@ -18,6 +18,7 @@ use crate::lsn::Lsn;
 use crate::outbox::Outboxes;
 use crate::past::Past;
 use crate::pg::frame::{Framed, frame};
+use crate::pg::response::Beside;
 use crate::pg::table::TableName;
 use crate::pipe::{Pipe, Step};
 use crate::position::Gap;
@@ -71,6 +72,7 @@ pub enum Ended {
     OfRecord,
     Gap(Gap),
     SlotGone,
+    RowsSkipped,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
@@ -253,6 +255,13 @@ impl Process {
             let Framed::Complete { frame, len } = frame(stream.bytes()).unwrap() else {
                 return if stream.closed { Err(Ended::By(Remedy::Reconnect)) } else { Ok(()) };
             };
+            if frame.tag != b'd' {
+                if matches!(Beside::parse(frame.tag, frame.body), Beside::RowsSkipped(_)) {
+                    return Err(Ended::RowsSkipped);
+                }
+                stream.consume(len);
+                continue;
+            }
             let mut sink = Sending {
                 outside: out,
                 client: self.client.unwrap(),

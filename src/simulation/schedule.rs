@@ -30,6 +30,7 @@ pub enum Step {
     Restore,
     AdvanceSlot,
     RecreateSlot,
+    DropPublication,
     Kill,
     Terminate,
     SecondRelay,
@@ -56,13 +57,14 @@ const WORK: [(Step, u64); 12] = [
     (Step::BackUp, 1),
 ];
 
-const FAULTS: [Step; 14] = [
+const FAULTS: [Step; 15] = [
     Step::BreakConnection,
     Step::CrashServer,
     Step::Promote,
     Step::Restore,
     Step::AdvanceSlot,
     Step::RecreateSlot,
+    Step::DropPublication,
     Step::Kill,
     Step::Terminate,
     Step::SecondRelay,
@@ -74,7 +76,7 @@ const FAULTS: [Step; 14] = [
 ];
 
 /// Faults that are worst together. Half of the schedules have those of one line, and no others.
-const THEMES: [&[Step]; 8] = [
+const THEMES: [&[Step]; 9] = [
     &[Step::Restore, Step::Refuse],
     &[Step::Terminate],
     &[Step::Promote, Step::Kill],
@@ -82,6 +84,7 @@ const THEMES: [&[Step]; 8] = [
     &[Step::Restore, Step::Refuse, Step::Kill],
     &[Step::Kill, Step::Terminate, Step::CrashServer, Step::Unreachable],
     &[Step::SecondRelay, Step::Kill, Step::BreakConnection],
+    &[Step::DropPublication, Step::Kill, Step::BreakConnection],
     &[Step::Refuse, Step::RefuseLarge, Step::Grow, Step::Unreachable, Step::Silence],
 ];
 

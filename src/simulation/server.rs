@@ -30,6 +30,8 @@ pub struct Transaction {
     pub rows: Range<usize>,
     /// Whether the table's columns stand in another order.
     altered: bool,
+    /// Whether there was no publication, so that its rows are not to be had.
+    unpublished: bool,
 }
 
 /// What a base backup or a standby has.
@@ -44,6 +46,8 @@ pub struct State {
     /// Where the slot stands.
     pub slot: Option<u64>,
     altered: bool,
+    /// Somebody has dropped the publication, and will make it again.
+    pub unpublished: bool,
 }
 
 #[derive(Debug)]
@@ -65,7 +69,8 @@ pub struct Server {
 impl Server {
     pub fn new() -> Server {
         let (log, left) = (Vec::new(), Vec::new());
-        let state = State { log, written: 100, timeline: 1, left, slot: None, altered: false };
+        let (slot, altered, unpublished) = (None, false, false);
+        let state = State { log, written: 100, timeline: 1, left, slot, altered, unpublished };
         let statuses = VecDeque::new();
         Server {
             state,
@@ -93,8 +98,9 @@ impl Server {
         }
         let commit = state.written + random.below(20);
         let end = commit + 1 + random.below(10);
-        let altered = state.altered;
-        state.log.push(Transaction { commit, end, rows: first..first + rows, altered });
+        let (altered, unpublished) = (state.altered, state.unpublished && rows > 0);
+        let rows = first..first + rows;
+        state.log.push(Transaction { commit, end, rows, altered, unpublished });
         state.written = end;
     }
 
@@ -121,7 +127,7 @@ impl Server {
         self.hang_up();
     }
 
-    fn hang_up(&mut self) {
+    pub fn hang_up(&mut self) {
         self.reader = None;
         self.statuses.clear();
     }
@@ -174,8 +180,19 @@ impl Server {
         let next = self.state.log.iter().position(|it| it.commit >= start);
         let next = next.unwrap_or(self.state.log.len());
         let (wire, message, announced) = (Vec::new(), None, None);
-        let (taken, arrived, closed) = (0, 0, false);
-        Walsender { pid, next, message, announced, read: start, wire, taken, arrived, closed }
+        let (taken, arrived, failed, closed) = (0, 0, false, false);
+        Walsender {
+            pid,
+            next,
+            message,
+            announced,
+            read: start,
+            wire,
+            taken,
+            arrived,
+            failed,
+            closed,
+        }
     }
 
     /// A status comes over the wire.
@@ -218,6 +235,8 @@ pub struct Walsender {
     /// Of which so much has been consumed by the relay, and so much has arrived there.
     taken: usize,
     arrived: usize,
+    /// It has ended with an error.
+    failed: bool,
     /// Nothing more will arrive.
     pub closed: bool,
 }
@@ -245,13 +264,20 @@ impl Walsender {
     }
 
     fn write(&mut self, body: &[u8]) {
-        self.wire.push(b'd');
+        self.write_as(b'd', body);
+    }
+
+    fn write_as(&mut self, tag: u8, body: &[u8]) {
+        self.wire.push(tag);
         self.wire.extend(u32::try_from(body.len() + 4).unwrap().to_be_bytes());
         self.wire.extend(body);
     }
 
     /// Writes a message more.
     pub fn write_next(&mut self, server: &Server, random: &mut Random) {
+        if self.failed {
+            return;
+        }
         let Some(transaction) = server.state.log.get(self.next) else {
             if server.quiet {
                 return;
@@ -265,6 +291,9 @@ impl Walsender {
             if random.below(4) == 0 {
                 self.read += random.below(transaction.commit - self.read + 1);
                 return self.write(&keepalive(self.read, random.below(4) == 0));
+            }
+            if transaction.unpublished {
+                return self.miss(transaction);
             }
             self.read = transaction.commit;
             self.message = Some(0);
@@ -288,6 +317,20 @@ impl Walsender {
         }
         self.message = Some(message + 1);
         self.write(&data(transaction.commit, &tuple(number, server.rows[number], altered)));
+    }
+}
+
+impl Walsender {
+    /// Since version 18 rows without a publication are left out with a warning; before that they
+    /// are the end of the stream, again and again.
+    fn miss(&mut self, transaction: &Transaction) {
+        if self.pid % 2 == 0 {
+            (self.next, self.read) = (self.next + 1, transaction.end);
+            self.write_as(b'N', b"SWARNING\0C55000\0\0");
+        } else {
+            self.failed = true;
+            self.write_as(b'E', b"SERROR\0C42704\0\0");
+        }
     }
 }
 

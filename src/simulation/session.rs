@@ -7,10 +7,11 @@ use crate::kafka::routes::Routes;
 use crate::lsn::Lsn;
 use crate::past::{Begun, Refusal};
 use crate::pg::before::{Changed, System};
-use crate::position::{Found, PositionRecord, Remembered, Source, switched};
+use crate::position::{Found, PositionRecord, Source, switched};
 use crate::remedy::Remedy;
 
-fn source() -> Source {
+/// The one stream of a schedule.
+pub fn source() -> Source {
     Source { system: "7".into(), database: 5, slot: "s".into() }
 }
 
@@ -83,15 +84,12 @@ impl Process {
     /// `Supervisor::find_start`.
     fn find_start(&mut self, out: &mut Outside, slot: Lsn, server: Lsn) -> Result<(), Ended> {
         let source = source();
-        let mut remembered = Remembered::default();
         if out.broker.positions.is_empty() {
             // Not simulated: the very first record comes behind a start that did not find it.
             // Between them, a promotion would have told their epochs apart only by chance.
             out.broker.lose_late_positions();
         }
-        for (key, value) in &out.broker.positions {
-            remembered.take(&source, key.as_bytes(), value.as_bytes()).unwrap();
-        }
+        let mut remembered = out.broker.remembered.clone();
         let own = self.past.take_in(&source, &mut remembered).unwrap();
         let timeline = out.server.state.timeline;
         let switched = remembered.record.as_ref().and_then(|record| {
@@ -134,7 +132,7 @@ impl Process {
                 self.pipe.suspect("too large");
                 Remedy::Restart
             }
-            Ended::Gap(_) | Ended::SlotGone => Remedy::Halt,
+            Ended::Gap(_) | Ended::SlotGone | Ended::RowsSkipped => Remedy::Halt,
         };
         self.halted = (remedy == Remedy::Halt).then_some(ended);
         if self.past.is_left(remedy) {

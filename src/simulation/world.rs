@@ -147,6 +147,8 @@ impl World {
             }
             Step::BackUp => self.backup = Some(out.server.state.clone()),
             Step::Restore => self.restore(),
+            // Dropped, and made again.
+            Step::DropPublication => out.server.state.unpublished ^= true,
             Step::AdvanceSlot | Step::RecreateSlot => self.tamper(step == Step::RecreateSlot),
             Step::Kill if forgets => {
                 if let Some(process) = self.processes.pop() {
@@ -331,6 +333,7 @@ impl World {
     /// No more faults: everything must come to its end.
     fn recover(&mut self) {
         self.out.server.quiet = self.out.random.below(2) == 0;
+        self.out.server.state.unpublished = false;
         self.out.broker.takes_large = true;
         self.out.broker.reach_all();
         for _ in 0..ROUNDS_MAX {
@@ -377,7 +380,8 @@ impl World {
             .processes
             .iter()
             .any(|it| matches!(it.halted, Some(Ended::Gap(_) | Ended::SlotGone)));
-        if !refused {
+        let skipped = self.processes.iter().any(|it| matches!(it.halted, Some(Ended::RowsSkipped)));
+        if !refused && !skipped {
             return;
         }
         let behind = |it: &Process| matches!(it.halted, Some(Ended::Gap(Gap::ServerBehind { .. })));
@@ -393,6 +397,12 @@ impl World {
         // What they had under way arrives, or does not, before somebody looks.
         while self.out.broker.under_way().next().is_some() {
             self.arrive(false);
+        }
+        if skipped && self.out.server.state.slot.is_some() {
+            // The slot would always come to them again.
+            self.out.server.hang_up();
+            self.out.server.state.slot = Some(self.out.server.state.written);
+            self.out.oracle.slot_moved(&self.out.server);
         }
         self.begin(true);
         (self.tampered, self.restored) = (false, None);

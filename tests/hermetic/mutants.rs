@@ -4,6 +4,9 @@
 //! core, all of them in one program that can be told which one to have. With none, every schedule
 //! of the simulation passes; with any, one of them fails soon. A mutant is a piece of text that
 //! must stand in the tree exactly once, so that none can rot.
+//!
+//! Not among them: the columns of the connection before, kept although the connection is a new one.
+//! Postgres announces each table anew before its first row, so that nothing follows from it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -243,6 +246,18 @@ const MUTANTS: &[Mutant] = &[
         "false",
     ),
     (
+        "a warning that rows were left out is taken for a notice",
+        "pg/response.rs",
+        "warning if «warning.sqlstate == \"55000\"» => Beside::RowsSkipped(warning),",
+        "false",
+    ),
+    (
+        "an error that rows were left out is taken for a server that goes",
+        "pg/response.rs",
+        "missing if «missing.sqlstate == \"42704\"» => Beside::RowsSkipped(missing),",
+        "false",
+    ),
+    (
         "a new connection goes on inside the old one's transaction",
         "pipe.rs",
         "self.outboxes.forget_relations();\n        «self.transaction = None»;",
@@ -273,7 +288,7 @@ mod outbox;
 mod past;
 mod pg {
     pub mod before; pub mod copy; mod fields; pub mod frame; pub mod known; pub mod oid;
-    pub mod output; pub mod table; pub mod time;
+    pub mod output; pub mod response; pub mod table; pub mod time;
     pub use fields::Malformed;
 }
 mod pipe;

@@ -43,6 +43,7 @@ const CORE: &[&str] = &[
     "src/pg/oid.rs",
     "src/pg/output.rs",
     "src/pg/preconditions.rs",
+    "src/pg/response.rs",
     "src/pg/time.rs",
     "src/pipe.rs",
     "src/pipe",

@@ -9,7 +9,7 @@ use walrelay::lsn::Lsn;
 use walrelay::pg::connect::{SessionOptions, connect};
 use walrelay::pg::conninfo::Conninfo;
 use walrelay::pg::copy::Copy;
-use walrelay::pg::error::ServerError;
+use walrelay::pg::response::ServerError;
 use walrelay::pg::wire::Wire;
 
 use crate::scene::{PATIENCE, Scene};
