@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::config::{Config, Message};
+use crate::config::{Config, Message, OnPoison, Outbox};
 use crate::error::Error;
 use crate::kafka::preconditions as kafka;
 use crate::kafka::settings::Settings;
@@ -25,9 +25,13 @@ impl Report {
     /// Looks at Kafka and at Postgres.
     pub async fn of(config: &Config) -> Report {
         let settings = Settings::new(config);
-        let known = config.outboxes.iter().filter(|outbox| outbox.topic.columns().count() == 0);
-        let mut topics: Vec<String> = known.map(|outbox| outbox.topic.to_string()).collect();
+        let mut topics: Vec<String> =
+            config.outboxes.iter().filter_map(Outbox::fixed_topic).collect();
         topics.extend(config.messages.iter().filter_map(Message::topic));
+        let mappings = config.messages.iter().map(|message| &message.mapping);
+        let letters = config.outboxes.iter().chain(mappings);
+        let letters = letters.filter(|mapping| mapping.on_poison == OnPoison::DeadLetter);
+        topics.extend(letters.filter_map(|mapping| mapping.dead_letter_topic.clone()));
         topics.sort_unstable();
         topics.dedup();
         let positions = config.delivery.positions_topic.as_deref();
@@ -121,8 +125,8 @@ async fn of_postgres(config: &Config, settings: &Settings, remembers: bool) -> V
 /// What to do about what should not happen.
 const LOG: &str = "see the server's log";
 
-/// What a start would make of the position record. While a relay runs, the slot may be a moment
-/// ahead of what is read here.
+/// What a start would make of the position record. While a relay runs, that goes on: the server is
+/// asked where it writes after the record was read, or it would seem to have fallen behind.
 async fn position(
     remembered: Remembered,
     looked: &mut Looked,
@@ -132,7 +136,10 @@ async fn position(
     let Some(end) = remembered.record.as_ref().map(|record| record.end) else {
         return Ok("none yet".to_owned());
     };
-    let found = recall::found(remembered, looked, slot, publication).await;
+    let found = match looked.look_again().await {
+        Ok(()) => recall::found(remembered, looked, slot, publication).await,
+        Err(error) => Err(error),
+    };
     let found = found.map_err(|error| problem(error.to_string(), LOG))?;
     match found.start(false) {
         Ok(start) => Ok(start.remark.unwrap_or_else(|| format!("goes on from {end}"))),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::pg::table::TableName;
+
 /// Kafka refuses longer topic names, because a topic is also the name of a directory.
 const TOPIC_BYTES_MAX: usize = 249;
 
@@ -139,6 +141,17 @@ impl Template {
     /// The pieces, in order; never two literals in a row.
     pub fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// What it always is for rows of this table, if nothing in it changes from row to row.
+    pub fn fixed(&self, table: &TableName) -> Option<String> {
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Literal(literal) => Some(literal.as_str()),
+            Part::Fact(Fact::Schema) => Some(table.schema.as_str()),
+            Part::Fact(Fact::Table) => Some(table.name.as_str()),
+            Part::Fact(_) | Part::Column(_) => None,
+        });
+        parts.collect()
     }
 
     /// The columns that the template needs, in order, as often as they occur.

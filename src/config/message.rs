@@ -40,11 +40,11 @@ pub struct Prefix {
 impl Message {
     /// The topic, if it is the same one for all of them.
     pub fn topic(&self) -> Option<String> {
-        let topic = self.mapping.topic.to_string();
-        if !self.prefix.open && topic == format!("{{{PREFIX}}}") {
-            return Some(self.prefix.text.clone());
+        let all = self.mapping.topic.to_string() == format!("{{{PREFIX}}}");
+        if all && !self.prefix.open {
+            return self.mapping.rewritten(self.prefix.text.clone());
         }
-        self.mapping.topic.columns().next().is_none().then_some(topic)
+        self.mapping.fixed_topic()
     }
 }
 

@@ -53,6 +53,19 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// The topic, if it is the same one for all rows.
+    pub fn fixed_topic(&self) -> Option<String> {
+        self.rewritten(self.topic.fixed(&self.table)?)
+    }
+
+    /// What `topic_regex` makes of a topic.
+    pub fn rewritten(&self, topic: String) -> Option<String> {
+        let Some(rewrite) = &self.topic_rewrite else { return Some(topic) };
+        let mut written = Vec::new();
+        rewrite.apply(&topic, &mut written).ok()?;
+        String::from_utf8(written).ok()
+    }
+
     /// One whose records have a payload, and nothing else.
     pub fn bare(table: TableName, payload: &str, topic: Template) -> Outbox {
         Outbox {

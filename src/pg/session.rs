@@ -130,6 +130,12 @@ pub async fn make(conninfo: &Conninfo, setup: &Setup) -> Result<Lsn, OpenError> 
 }
 
 impl Looked {
+    /// Asks the server once more where it writes.
+    pub async fn look_again(&mut self) -> Result<(), ConnectError> {
+        self.server = identify(&mut self.connection).await?.1;
+        Ok(())
+    }
+
     /// The server, for messages.
     pub fn name(&self) -> String {
         format!("Postgres {} at {}", self.connection.server_version(), self.connection.endpoint())

@@ -881,6 +881,28 @@ fn what_fits_no_message_is_told() {
 }
 
 #[test]
+fn topics_that_rows_do_not_change_are_known() {
+    let topic = |text: &str| parse(text, NO_ENV).unwrap().outboxes[0].fixed_topic();
+    let of = |keys: &str| topic(&(document("outbox[0].topic", keys)));
+    assert_eq!(of("'events'").as_deref(), Some("events"));
+    assert_eq!(of("'{$schema}.{$table}'").as_deref(), Some("public.outbox"));
+    assert_eq!(of("'{type}'"), None);
+    assert_eq!(of("'a.{$xid}'"), None);
+    let rewritten = "'a.b'\ntopic_regex = '(.)[.](.)'\ntopic_replacement = '$2.$1'";
+    assert_eq!(of(rewritten).as_deref(), Some("b.a"));
+
+    let topic = |keys: &str| {
+        let text = document("message[0].prefix", keys);
+        parse(&text, NO_ENV).unwrap().messages[0].topic()
+    };
+    assert_eq!(topic("'a'\ncontent = 'raw'").as_deref(), Some("a"));
+    assert_eq!(topic("'a*'\ncontent = 'raw'"), None);
+    assert_eq!(topic("'a*'\ntopic = 'b'").as_deref(), Some("b"));
+    let rewritten = "'a'\ncontent = 'raw'\ntopic_regex = 'a'\ntopic_replacement = 'events.$0'";
+    assert_eq!(topic(rewritten).as_deref(), Some("events.a"));
+}
+
+#[test]
 fn the_effective_configuration_loads_again() {
     let file = PasswordFile::new("effective", "pw");
     let text = format!(

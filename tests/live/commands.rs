@@ -1,6 +1,8 @@
 //! check, init, status: commands that answer and end.
 
-use lab::{Kafka, Postgres};
+use lab::history::History;
+use lab::load::{Load, MIXED};
+use lab::{Kafka, Postgres, eventually};
 
 use crate::scene::{LATEST, PATIENCE, Scene};
 
@@ -55,6 +57,21 @@ async fn check_answers_in_json() {
     assert_eq!(failed.len(), 1, "{report}");
     assert_eq!(failed[0]["check"], "table public.outbox");
     assert_eq!(failed[0]["remedy"], "run: ALTER TABLE \"public\".\"outbox\" SET LOGGED");
+}
+
+/// The record is written while it is looked at, and must not seem to be ahead of the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_finds_nothing_beside_a_busy_relay() {
+    let scene = Scene::new(LATEST, 1).await;
+    let relay = scene.relay().await;
+    let load = Load::start(&scene.database, MIXED, &History::default()).await.unwrap();
+    let some = async || relay.metric("walrelay_events_total").await > Some(1000.0);
+    eventually(PATIENCE, "some events", some).await.unwrap();
+    for _ in 0..5 {
+        let failed = scene.faults().into_iter().filter(|line| line.starts_with("FAIL"));
+        assert_eq!(failed.collect::<Vec<_>>(), Vec::<String>::new());
+    }
+    load.stop().await.unwrap();
 }
 
 /// The tests' topic is a plain name, so that a table made for it has no column for it.
