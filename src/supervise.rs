@@ -48,8 +48,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const STANDBY_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked at the end whether everything is written.
 const FINISH_PERIOD: Duration = Duration::from_millis(50);
-/// How long what is in flight may take to arrive before it is given up and sent again.
-const SETTLE_MAX: Duration = Duration::from_secs(3);
+/// How long what is in flight may take to arrive before it is given up and sent again. Nothing is
+/// lost by waiting: brokers that take so long would not take new records any sooner.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// Everything that outlives a session.
 pub struct Supervisor {
@@ -257,7 +258,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Gives what is in flight a moment to arrive.
+    /// Gives what is in flight a moment to arrive, unless the end is asked for.
     async fn settle(&mut self) {
         let Some(producer) = &self.producer else { return };
         let deadline = tokio::time::Instant::now() + SETTLE_MAX;
@@ -267,11 +268,17 @@ impl Supervisor {
             for run in &runs {
                 self.pipe.acked(run.ticket, run.records, run.bytes);
             }
-            let waited = async {
-                tokio::time::timeout_at(deadline, producer.acks().arrived()).await.is_ok()
-            };
-            if failed || self.pipe.frontier().is_idle() || !waited.await {
-                break;
+            if failed || self.pipe.frontier().is_idle() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = self.shutdown.requested() => return,
+                () = tokio::time::sleep_until(deadline) => {
+                    let left = self.pipe.frontier().records();
+                    return tracing::warn!("{left} records were not acked in time; they may repeat");
+                }
+                () = producer.acks().arrived() => {}
             }
         }
     }

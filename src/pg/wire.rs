@@ -63,6 +63,8 @@ impl ReadBuffer {
         if self.start == 0 && wanted != self.bytes.len() {
             // Grows with what has come, not with what a length field promises.
             let len = wanted.min(self.end.saturating_mul(2).max(BUFFER_LEN));
+            // To that size: twice as much would be had for a moment otherwise.
+            self.bytes.reserve_exact(len.saturating_sub(self.bytes.len()));
             self.bytes.resize(len.max(self.end), 0);
             self.bytes.shrink_to(len);
         }

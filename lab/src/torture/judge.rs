@@ -29,7 +29,7 @@ pub(super) fn judge(stage: &Stage, mut report: Report) -> Report {
     judge_arrivals(stage, &report, &mut must);
     let silence = watched.longest_silence;
     must(silence < SILENCE_MAX, format!("silent, ready and idle for {silence:?}"));
-    let bound = plan.choices.memory_max_mib();
+    let bound = plan.memory_max_mib();
     for peak in [watched.peak_rss_bytes, stage.second_peak_bytes.load(Ordering::SeqCst)] {
         must(peak >> 20 <= bound, format!("{} MiB of memory, over {bound}", peak >> 20));
     }

@@ -84,6 +84,6 @@ async fn kill(stage: &Stage, kills: u32) -> Result<Report> {
     catch_up(stage).await?;
     let truth = history.settle(&stage.writer().await?).await?;
     let verdict = verdict_on(stage, &truth).await?;
-    let (peak_mib, peak_max_mib) = (0, stage.plan.choices.memory_max_mib());
+    let (peak_mib, peak_max_mib) = (0, stage.plan.memory_max_mib());
     Ok(Report { kills, events, bound, bound_of_one, peak_mib, peak_max_mib, verdict })
 }

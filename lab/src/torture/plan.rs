@@ -33,13 +33,6 @@ pub struct Choices {
     pub limited: bool,
 }
 
-impl Choices {
-    /// What README promises: 64 MiB and `max_in_flight_bytes`.
-    pub fn memory_max_mib(&self) -> u64 {
-        64 + self.max_in_flight_mib
-    }
-}
-
 /// One fault of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Planned {
@@ -167,6 +160,13 @@ impl Plan {
         let ending = ENDINGS.get(random.usize(0..ENDINGS.len() * 2)).copied().filter(|_| fits);
         let brokers = if clustered { 3 } else { 1 };
         Plan { seed, postgres, brokers, partitions, choices, shape, length, faults, ending }
+    }
+
+    /// What README promises: 64 MiB and `max_in_flight_bytes`, or three times a larger row's size.
+    pub fn memory_max_mib(&self) -> u64 {
+        const LARGEST_MIB: u64 = 10;
+        let large = if self.has(Fault::LargeRows) { 3 * LARGEST_MIB } else { 0 };
+        64 + self.choices.max_in_flight_mib.max(large)
     }
 
     /// Whether the plan has this fault.
