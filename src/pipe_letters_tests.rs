@@ -141,7 +141,7 @@ fn what_the_broker_refuses_goes_as_a_letter_and_is_stuck_if_that_is_refused_too(
     assert_eq!(refuse(&mut pipe), Ok(Step::Taken), "once more, alone");
     assert_eq!(reason(refuse(&mut pipe)), "the broker says no");
     let Ok(Step::Stuck(stuck)) = refuse(&mut pipe) else { panic!("the letter goes again") };
-    assert!(stuck.to_string().ends_with("(id i): the broker says no"), "{stuck}");
+    assert!(stuck.to_string().contains("(id i): the broker says no;"), "{stuck}");
     let topics: Vec<_> = given.lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(topics, ["t1", "dead"]);
     // Somebody may have mended it.

@@ -19,6 +19,7 @@ use crate::metrics::{Metrics, postgres_clock_us};
 use crate::pg::response::Beside;
 use crate::pg::wire::Wire;
 use crate::pipe::{Pipe, Step, Stuck};
+use crate::record::Poison;
 use crate::sensor::News;
 use crate::shutdown::Shutdown;
 use crate::stall::Stall;
@@ -322,11 +323,11 @@ impl Relay<'_> {
                     return Ok(());
                 }
                 Step::Stuck(stuck) => {
-                    if !self.may_skip(&stuck) {
+                    let Some(poison) = self.skipped(&stuck) else {
                         self.halt(turn, stuck);
                         return Ok(());
-                    }
-                    tracing::warn!("skipped: {stuck}");
+                    };
+                    tracing::warn!("skipped: {poison}");
                     self.metrics.poisoned("skip");
                     self.pipe.skip_row();
                 }
@@ -337,13 +338,11 @@ impl Relay<'_> {
         Ok(())
     }
 
-    fn may_skip(&self, stuck: &Stuck) -> bool {
-        match stuck {
-            Stuck::Poison(poison) => {
-                self.pipe.outboxes().on_poison(&poison.origin) == OnPoison::Skip
-            }
-            Stuck::Unmapped { .. } | Stuck::Updated { .. } => false,
-        }
+    /// The row, if its outbox has it that such rows are left out.
+    fn skipped<'a>(&self, stuck: &'a Stuck) -> Option<&'a Poison> {
+        let Stuck::Poison(poison) = stuck else { return None };
+        let skips = self.pipe.outboxes().on_poison(&poison.origin) == OnPoison::Skip;
+        skips.then_some(poison)
     }
 
     /// Says that rows were updated, but not of each.

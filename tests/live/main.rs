@@ -27,6 +27,8 @@ mod records;
 mod mapping;
 // What Debezium's outbox router made of the same rows.
 mod golden;
+// The same, behaviour by behaviour.
+mod router;
 // Events without a table.
 mod messages;
 // A broker that freezes, forgets, is late or has no room left.
