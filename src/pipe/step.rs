@@ -31,7 +31,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stuck {
     /// The row is at fault; the outbox has a policy for it.
-    #[error("{0}")]
+    #[error("{0}; to go on without it, set on_poison to \"dead_letter\" or \"skip\"")]
     Poison(Poison),
     /// A row of a table that is not ours, or not known.
     #[error("transaction {at}: {unmapped}")]
