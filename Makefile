@@ -1,6 +1,6 @@
 # Thin: each line runs something you could type. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test torture mutants fuzz fmt lint doc deny audit deps
+.PHONY: help demo bench side-by-side test torture mutants fuzz fmt lint doc deny audit deps
 
 # Tools that are not part of Rust, outside the tree; found by cargo on the PATH.
 export TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/walrelay-tools
@@ -8,7 +8,7 @@ export PATH := $(PATH):$(TOOLS)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## List the targets
-	@awk -F ":.*## " "/^[a-z]+:.*## / { printf \"  make %-7s %s\\n\", \$$1, \$$2 }" Makefile
+	@awk -F ":.*## " "/^[a-z-]+:.*## / { printf \"  make %-13s %s\\n\", \$$1, \$$2 }" Makefile
 
 demo: deps ## Postgres, Kafka and the relay at work; KEEP=1 leaves them running
 	cargo build --locked --workspace
@@ -18,6 +18,11 @@ bench: ## Speed and cost beside bare readers; ROWS=100000 is quick, PEER=debeziu
 	scripts/need bench
 	cargo build --locked --release --workspace
 	$(TARGET)/release/bench
+
+# The real Debezium Server needs Java 21: WALRELAY_BENCH_JAVA, if the one on the PATH is older.
+side-by-side: deps ## The real Debezium Server on the same rows, compared; ONLY=defaults
+	cargo build --locked --workspace
+	$(TARGET)/debug/side_by_side
 
 # The tests come last, so that their results do. Four at a time: they wait more than they compute.
 test: lint doc deny ## Everything that must hold before a merge

@@ -114,7 +114,8 @@ pub fn kafka() -> Result<PathBuf> {
         .with_context(|| format!("get Kafka {KAFKA_VERSION}"))
 }
 
-/// The directory of Debezium Server, 780 MB of download, for the benchmark only.
+/// The directory of Debezium Server, 780 MB of download, for what is run by hand only: the
+/// benchmark, and the comparison with walrelay.
 pub fn debezium() -> Result<PathBuf> {
     provide(&format!("debezium-{DEBEZIUM_VERSION}"), DEBEZIUM_SHA256, fetch_debezium)
         .with_context(|| format!("get Debezium Server {DEBEZIUM_VERSION}"))

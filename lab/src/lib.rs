@@ -23,6 +23,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod clock;
+pub mod debezium;
 pub mod downloads;
 pub mod history;
 pub mod kafka;
@@ -41,6 +42,7 @@ pub mod usage;
 pub mod waiting;
 
 pub use clock::Clock;
+pub use debezium::Debezium;
 pub use kafka::Kafka;
 pub use pooler::Pooler;
 pub use postgres::{Database, Postgres};

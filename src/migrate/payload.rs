@@ -22,7 +22,7 @@ pub(super) fn translate(
     let name = debezium.router_name("table.expand.json.payload");
     let expand = debezium.router("table.expand.json.payload");
     if Debezium::flag(expand.as_ref(), false) {
-        expanded(&mut format, &name);
+        expanded(&mut format, &name, envelope.is_empty());
     }
     // They say which losses of an expansion are wanted.
     let nulls = debezium.router("table.json.payload.null.behavior");
@@ -83,15 +83,16 @@ fn envelope(debezium: &mut Debezium, placements: &[Placement]) -> Vec<(String, S
 }
 
 /// JSON that goes out as JSON is just the text of the column.
-fn expanded(format: &mut Format, name: &str) {
+fn expanded(format: &mut Format, name: &str, is_alone: bool) {
     format.is_expanded = true;
+    let null = if is_alone { ", and NULL is a tombstone, and not the text null" } else { "" };
     match format.form {
         Form::Json => {
             format.form = Form::Text;
             format.comments.push(format!(
                 "{name}: the JSON goes out as Postgres prints it, with its white space. Debezium \
                  writes it anew and leaves out members that are null or []; here nothing is left \
-                 out. A text that is no JSON goes out as it is, and not as a JSON string."
+                 out. A text that is no JSON goes out as it is, and not as a JSON string{null}."
             ));
         }
         Form::JsonWithSchema => format.comments.push(format!(

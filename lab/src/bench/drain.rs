@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::process::{Child, Launch};
-use lab::{Kafka, Relay, RunDir, eventually, usage};
+use lab::{Debezium, Kafka, Relay, RunDir, eventually, usage};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::Value;
 
 use crate::backlog::Backlog;
-use crate::debezium::Debezium;
+use crate::debezium;
 use crate::history;
 use crate::report::Measured;
 
@@ -200,12 +200,10 @@ impl Stage<'_> {
                 let url = if *unix { database.unix_url() } else { database.url() };
                 Ok(Process::Relay(self.start_relay(binary, &url, slot, *headers)?))
             }
-            Contender::Debezium { tuned } => Ok(Process::Debezium(Debezium::start(
-                database,
-                &self.kafka.bootstrap(),
-                slot,
-                *tuned,
-            )?)),
+            Contender::Debezium { tuned } => {
+                let started = debezium::start(database, &self.kafka.bootstrap(), slot, *tuned);
+                Ok(Process::Debezium(started?))
+            }
         }
     }
 }
