@@ -140,7 +140,7 @@ impl Metrics {
         for reason in REASONS {
             metrics.sessions.with_label_values(&[reason]);
         }
-        for policy in ["halt", "skip"] {
+        for policy in ["halt", "dead_letter", "skip", "pointer"] {
             metrics.poison.with_label_values(&[policy]);
         }
         Ok(metrics)

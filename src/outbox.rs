@@ -237,26 +237,32 @@ impl Outboxes {
             Whose::Rule { fault: Some(fault), .. } => Err(fault.to_owned()),
             _ => plan.fill(scratch, tuple, place),
         };
-        let origin = &plan.origin;
-        let row = scratch.row(tuple);
-        let id = plan.id.and_then(|id| plan::bytes_of(tuple, id));
         if let Err(reason) = filled {
+            let id = plan.id.and_then(|id| plan::bytes_of(tuple, id));
             let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
-            let (origin, position) = (origin.clone(), place.position);
+            let (origin, position) = (plan.origin.clone(), place.position);
             return Ok(Err(Poison { origin, position, id, reason }));
         }
-        Ok(Ok(Record {
-            origin,
-            // It was checked.
-            topic: row.get(plan.topic).and_then(|it| str::from_utf8(it).ok()).unwrap_or_default(),
-            key: plan.key.and_then(|key| row.get(key)),
-            payload: plan.payload_of(row),
-            headers: Headers { fields: &plan.headers, row },
-            partition: scratch.partition,
-            timestamp: scratch.timestamp,
-            id,
-            again: false,
-        }))
+        Ok(Ok(plan.record(scratch, tuple)))
+    }
+
+    /// What goes in place of a record whose value, of so many bytes, is too large: the same record,
+    /// but for a value that tells where the row is, and a header that says so. None if the outbox
+    /// does not want that, if the row has no `id`, and if it would be no smaller.
+    pub fn pointer<'a>(
+        &'a mut self,
+        whose: Whose<'_>,
+        tuple: Tuple<'a>,
+        place: Place,
+        bytes: usize,
+    ) -> Option<Record<'a>> {
+        let Outboxes { configured, rules, relations, scratch, .. } = self;
+        let (plan, _) = found(configured, rules, relations, whose).ok()?;
+        let headers = plan.pointer_headers.as_deref()?;
+        let value = plan.fill_pointer(scratch, tuple, place, bytes)?;
+        let row = scratch.row(tuple);
+        let (payload, headers) = (row.get(value), Headers { fields: headers, row });
+        Some(Record { payload, headers, ..plan.record(scratch, tuple) })
     }
 
     /// What goes to the outbox's topic for rows that are no records, if it has one: the row's key,

@@ -2,7 +2,7 @@
 //! Protocol Binding and its JSON Event Format.
 
 use super::*;
-use crate::config::{CloudEvents, ContentMode, Format, MissingColumns, Payload};
+use crate::config::{CloudEvents, ContentMode, Format, MissingColumns, OnOversize, Payload};
 use crate::lsn::{Lsn, Position};
 use crate::pg::oid;
 use crate::pg::output::Change;
@@ -443,6 +443,33 @@ fn a_letter_of_no_event_does_not_pass_for_one() {
     let binary = letter(ContentMode::Binary, None, true);
     assert_eq!(binary.value.as_deref(), Some("{\"a\": 1}"));
     assert!(binary.header("ce_id").is_some() && !binary.names().contains(&"ce_type"));
+}
+
+/// A pointer is no event, whatever its row is.
+#[test]
+fn a_pointer_does_not_pass_for_an_event() {
+    let pointer = |mode| {
+        let (columns, row) = with("type", TEXT, Some(b"t"));
+        let outbox = Outbox { on_oversize: OnOversize::Pointer, ..outbox(mode, &[]) };
+        let mut outboxes = announced(outbox, &columns);
+        let message = insert(TABLE, &row);
+        let Ok(Change::Insert { row, .. }) = Change::parse(&message) else { panic!("no Insert") };
+        of(&outboxes.pointer(Whose::Relation(TABLE), row, place(), 1000).unwrap())
+    };
+    for mode in [ContentMode::Structured, ContentMode::Binary] {
+        let pointer = pointer(mode);
+        let value: serde_json::Value =
+            serde_json::from_str(pointer.value.as_ref().unwrap()).unwrap();
+        assert_eq!(value["bytes"], 1000);
+        let names = pointer.names();
+        assert_eq!(names.last(), Some(&"walrelay-pointer"));
+        assert!(names.contains(&"id"), "{names:?}");
+        assert!(
+            !names.contains(&"content-type") && !names.contains(&"ce_specversion"),
+            "{names:?}"
+        );
+        assert_eq!(names.contains(&"ce_type"), mode == ContentMode::Binary, "{names:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Rows that become JSON, column by column in the types that JSON has.
 
 use super::*;
-use crate::config::{MissingColumns, Payload};
+use crate::config::{MissingColumns, OnOversize, Payload};
 use crate::lsn::{Lsn, Position};
 use crate::pg::oid;
 use crate::pg::output::Change;
@@ -226,6 +226,37 @@ fn a_letter_has_the_row_as_far_as_it_can_be_made() {
         let said = letter.headers.iter().find(|(name, _)| *name == "walrelay-payload-bytes");
         assert_eq!(said.and_then(|(_, value)| value), size.map(str::as_bytes));
     }
+}
+
+/// Names and ids are anybody's: what points to them is JSON all the same.
+#[test]
+fn a_pointer_is_json_whatever_its_row_is_called() {
+    let (schema, name, id) = ("My \"Schema\"", "a\\b", "7 \"q\" \\ ü\n");
+    let table = TableName { schema: schema.into(), name: name.into() };
+    let outbox = Outbox {
+        table,
+        id: Some("id".into()),
+        on_oversize: OnOversize::Pointer,
+        ..outbox(Payload::Row)
+    };
+    let mut outboxes = Outboxes::new(vec![outbox], None);
+    let message = relation(TABLE, schema, name, &[("id", TEXT)]);
+    let Ok(Change::Relation(relation)) = Change::parse(&message) else { panic!("no Relation") };
+    outboxes.relation(&relation);
+    let message = insert(TABLE, &[Some(id.as_bytes())]);
+    let Ok(Change::Insert { row, .. }) = Change::parse(&message) else { panic!("no Insert") };
+    let position = Position { epoch: 0, commit: Lsn::from_wire(7), row: 3 };
+    let place = Place { position, committed_us: 0, xid: 1 };
+    let pointer = outboxes.pointer(Whose::Relation(TABLE), row, place, 5000).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(pointer.payload.unwrap()).unwrap();
+    assert_eq!(
+        value,
+        serde_json::json!({
+            "schema": schema, "table": name, "id": id, "commit_lsn": "0/7", "xid": 1, "bytes": 5000
+        })
+    );
+    let last = pointer.headers.iter().last();
+    assert_eq!(last, Some(("walrelay-pointer", Some(&b"\"My \"\"Schema\"\"\".\"a\\b\""[..]))));
 }
 
 /// Whatever bytes there are: JSON, or a reason.

@@ -8,6 +8,8 @@
 //! lies behind it, and rows at or before the last one handed over are stepped over. So a fault of
 //! Postgres alone repeats nothing, even in the middle of a transaction.
 
+mod offer;
+mod refused;
 mod step;
 
 use std::collections::BTreeMap;
@@ -21,27 +23,11 @@ use crate::pg::copy::Copy;
 use crate::pg::known::Known;
 use crate::pg::output::{Change, Tuple};
 use crate::position::Start;
-use crate::record::Record;
 
-pub use step::{Step, StreamError, Stuck};
+use refused::{Condemned, Form, Suspects};
 
-/// Takes records in order.
-pub trait Sink {
-    /// Hands one record over; it is copied before this returns.
-    ///
-    /// # Errors
-    /// Says why it was not taken; then nothing has happened, and the same record comes again.
-    fn send(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused>;
-}
-
-/// Why a sink did not take a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Not now. The cursor stays where it is until there is room.
-    Full,
-    /// Never: the record itself is at fault.
-    Unsendable(String),
-}
+pub use refused::{Flaw, Refused, Sink};
+pub use step::{Instead, Step, StreamError, Stuck};
 
 /// What has passed since the last look, for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,23 +53,6 @@ struct Transaction {
     row: u32,
 }
 
-/// Rows among which one is that the broker does not take.
-#[derive(Clone, Copy, Debug)]
-struct Suspects {
-    /// The last of them.
-    last: Position,
-    /// How many may be in flight at once.
-    together: usize,
-}
-
-/// A row that the broker does not take.
-#[derive(Clone, Debug)]
-struct Condemned {
-    reason: String,
-    /// Nor does it take the letter about it.
-    letter_too: bool,
-}
-
 /// From `CopyData` bodies to records.
 #[derive(Debug)]
 pub struct Pipe {
@@ -97,6 +66,8 @@ pub struct Pipe {
     done: Option<Position>,
     /// The furthest row that was ever handed over.
     furthest: Option<Position>,
+    /// As what the last row was handed over.
+    form: Form,
     /// Rows that may be why the broker has refused a batch.
     suspects: Option<Suspects>,
     /// Rows that it was, once that is known. Each has cost a producer, so they are few.
@@ -119,6 +90,7 @@ impl Pipe {
             last_commit: Lsn::ZERO,
             done: None,
             furthest: None,
+            form: Form::Record,
             suspects: None,
             condemned: BTreeMap::new(),
             received: Lsn::ZERO,
@@ -193,16 +165,18 @@ impl Pipe {
     /// A record in flight is at fault, and the producer is gone. The broker does not say which one
     /// of a batch it is. So an eighth of them goes together next, and so on; if there was but one
     /// of them, it is that, and stuck when it comes again.
-    pub fn suspect(&mut self, reason: &str) {
+    pub fn suspect(&mut self, flaw: Flaw, reason: &str) {
         // Not the last one that was stepped over: it may lie behind.
         let Some(last) = self.frontier.last() else { return };
         let confirmed = self.frontier.confirmed().lsn();
         self.condemned.retain(|row, _| row.commit >= confirmed);
         let before = self.suspects.map(|suspects| suspects.last);
         if self.frontier.records() == 1 && before.is_some_and(|before| last <= before) {
-            let condemned = Condemned { reason: reason.to_owned(), letter_too: false };
+            // What is in flight is what was handed over last.
+            let (reason, refused) = (reason.to_owned(), self.form);
             let entry = self.condemned.entry(last);
-            entry.and_modify(|it| it.letter_too = true).or_insert(condemned);
+            let condemned = Condemned { flaw, reason, refused };
+            entry.and_modify(|it| it.refused = refused).or_insert(condemned);
         }
         let together = (self.frontier.records() / 8).max(1);
         let last = before.map_or(last, |before| before.max(last));
@@ -369,63 +343,6 @@ impl Pipe {
         Ok(Some(Place { position, committed_us, xid }))
     }
 
-    /// Hands the row over: as a record, or as a letter about one that it cannot be.
-    fn offer(
-        &mut self,
-        whose: Whose<'_>,
-        row: Tuple<'_>,
-        place: Place,
-        sink: &mut impl Sink,
-    ) -> Step {
-        let Place { position, .. } = place;
-        let again = self.furthest.is_some_and(|furthest| position <= furthest);
-        let suspects = self.suspects.filter(|suspects| position <= suspects.last);
-        let together = suspects.map(|suspects| suspects.together);
-        let condemned = self.condemned.get(&position);
-        let refused = |poison| Step::Stuck(Stuck::Poison(poison));
-        let poison = match self.outboxes.record(whose, row, place) {
-            Ok(Ok(record)) => {
-                let record = Record { again, ..record };
-                let handed_over = match condemned {
-                    None => hand_over(&mut self.frontier, together, &record, place, sink),
-                    Some(condemned) => Err(Refused::Unsendable(condemned.reason.clone())),
-                };
-                match handed_over {
-                    Ok(bytes) => return self.handed_over(position, bytes, Step::Taken),
-                    Err(Refused::Full) => return Step::Full,
-                    Err(Refused::Unsendable(reason)) => record.poison(position, reason),
-                }
-            }
-            Ok(Err(poison)) => poison,
-            Err(unmapped) => {
-                return Step::Stuck(Stuck::Unmapped { unmapped, at: position.commit });
-            }
-        };
-        if condemned.is_some_and(|condemned| condemned.letter_too) {
-            return refused(poison);
-        }
-        for with_payload in [true, false] {
-            let letter = self.outboxes.letter(whose, row, place, &poison, with_payload);
-            let Some(letter) = letter else { break };
-            let letter = Record { again, ..letter };
-            match hand_over(&mut self.frontier, together, &letter, place, sink) {
-                Ok(bytes) => return self.handed_over(position, bytes, Step::DeadLettered(poison)),
-                Err(Refused::Full) => return Step::Full,
-                // Without the payload, then.
-                Err(Refused::Unsendable(_)) => {}
-            }
-        }
-        refused(poison)
-    }
-
-    fn handed_over(&mut self, position: Position, bytes: u64, step: Step) -> Step {
-        self.passed.bytes += bytes;
-        self.done = Some(position);
-        self.furthest = self.furthest.max(self.done);
-        self.next_row();
-        step
-    }
-
     fn update(&self, relation: u32) -> Step {
         let Some(transaction) = self.transaction else { return Step::Taken };
         let Transaction { commit, row, .. } = transaction;
@@ -444,32 +361,6 @@ impl Pipe {
         let near = self.transaction.map_or(self.last_commit, |transaction| transaction.commit);
         StreamError::Malformed { malformed, near }
     }
-}
-
-/// Hands one record over, if there is room for it: among suspects, so many may be in flight
-/// together. Returns its bytes.
-fn hand_over(
-    frontier: &mut Frontier,
-    together: Option<usize>,
-    record: &Record<'_>,
-    place: Place,
-    sink: &mut impl Sink,
-) -> Result<u64, Refused> {
-    let Place { position, committed_us, .. } = place;
-    let charge = record.charge();
-    let crowded = together.is_some_and(|together| frontier.records() >= together);
-    if crowded || !frontier.has_room(charge) {
-        return Err(Refused::Full);
-    }
-    let ticket = frontier.ticket(position, charge);
-    sink.send(record, ticket)?;
-    frontier.sent(position, committed_us, ticket);
-    if together.is_some() {
-        // What the broker has taken of them need not be sent again because of the next one.
-        frontier.cut();
-    }
-    let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
-    Ok(size(record.key) + size(record.payload))
 }
 
 #[cfg(test)]

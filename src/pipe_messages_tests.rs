@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{Content, Message, OnPoison, Outbox, Prefix};
 use crate::frontier::Limits;
 use crate::pg::table::TableName;
+use crate::record::Record;
 use crate::template::{CONTENT, PREFIX, Source, Subject, Template};
 use crate::testing::{begin, commit, data, emitted, insert, relation};
 
@@ -212,7 +213,7 @@ fn poison_is_held_skipped_or_sent_elsewhere() {
     let null = message("json", r#"{"payload":"p"}"#);
     for bad in [&bad, &null] {
         let step = pipe.take(bad, &mut given);
-        assert!(matches!(step, Ok(Step::DeadLettered(_))), "{step:?}");
+        assert!(matches!(step, Ok(Step::Replaced(_))), "{step:?}");
     }
     let reason = "its content is no JSON (expected ident at line 1 column 2), as its [[message]] \
                   says";

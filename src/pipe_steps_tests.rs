@@ -4,6 +4,7 @@ use super::*;
 use crate::config::Outbox;
 use crate::frontier::Limits;
 use crate::pg::table::TableName;
+use crate::record::Record;
 use crate::template::Template;
 use crate::testing::{Bytes, begin, commit, data, insert, keepalive, relation};
 
@@ -335,7 +336,7 @@ fn a_stuck_row_stays_stuck_and_moves_nothing() {
         scene.stuck(&row(99, "c")),
         "transaction 0/100: a row came for relation 99, which was not announced"
     );
-    scene.given.refusal = Some(Refused::Unsendable("too large".into()));
+    scene.given.refusal = Some(Refused::Unsendable(Flaw::Size, "too large".into()));
     assert_eq!(
         scene.stuck(&row(POSTS, "d")),
         "row 00000000-0000000000000100-00000001 of public.posts (id d): too large; to go \
@@ -416,7 +417,7 @@ fn a_lost_producer_brings_the_skipped_row_back() {
 fn rows_of_a_refused_batch_go_one_at_a_time_until_the_culprit_is_found() {
     let mut scene = Scene::new();
     let again = |scene: &mut Scene| {
-        scene.pipe.suspect("too large");
+        scene.pipe.suspect(Flaw::Size, "too large");
         scene.pipe.restart();
         scene.given.tickets.clear();
         scene.reconnect();
@@ -463,7 +464,7 @@ fn suspects_go_together_again_as_they_are_taken() {
     let mut scene = Scene::new();
     scene.begin(0x100);
     scene.rows(ORDERS, &["a", "b", "c", "d"]);
-    scene.pipe.suspect("too large");
+    scene.pipe.suspect(Flaw::Size, "too large");
     scene.pipe.restart();
     scene.given.tickets.clear();
     scene.reconnect();
@@ -495,7 +496,7 @@ fn a_skipped_row_is_not_taken_for_the_culprit() {
         }
         scene.stuck(&poison(ORDERS, "b"));
         scene.pipe.skip_row();
-        scene.pipe.suspect("too large");
+        scene.pipe.suspect(Flaw::Size, "too large");
         scene.pipe.restart();
         scene.given.tickets.clear();
         scene.reconnect();

@@ -10,6 +10,7 @@ use super::*;
 use crate::config::{Content, Message, Outbox, Prefix};
 use crate::frontier::Limits;
 use crate::pg::table::TableName;
+use crate::record::Record;
 use crate::template::{Source, Template};
 use crate::testing::{Random, begin, commit, data, emitted, insert, keepalive, relation, seeds};
 
@@ -124,7 +125,7 @@ impl Sink for Broker {
             return Err(Refused::Full);
         }
         if std::mem::take(&mut self.unsendable) {
-            return Err(Refused::Unsendable("too large".to_owned()));
+            return Err(Refused::Unsendable(Flaw::Size, "too large".to_owned()));
         }
         let payload = std::str::from_utf8(record.payload.unwrap()).unwrap();
         self.records.push((payload.parse().unwrap(), ticket, false));
@@ -223,7 +224,7 @@ impl World {
             | Step::ReplyWanted
             | Step::Updated(_)
             | Step::Loose(_)
-            | Step::DeadLettered(_) => {
+            | Step::Replaced(_) => {
                 self.note(sent);
             }
             Step::Stuck(stuck) => {

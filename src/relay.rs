@@ -311,9 +311,9 @@ impl Relay<'_> {
             match step {
                 Step::Taken => {}
                 Step::ReplyWanted => self.feedback.want_answer(),
-                Step::DeadLettered(poison) => {
-                    tracing::warn!("sent to the dead-letter topic: {poison}");
-                    self.metrics.poisoned("dead_letter");
+                Step::Replaced(instead) => {
+                    tracing::warn!("{instead}");
+                    self.metrics.poisoned(instead.policy());
                 }
                 Step::Updated(relation) => self.warn_of_update(turn, relation),
                 Step::Loose(rule) => self.warn_of_loose(turn, rule),

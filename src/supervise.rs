@@ -120,9 +120,9 @@ impl Supervisor {
             let wait = backoff.next(remedy);
             self.note(&error, remedy);
             if let Error::Delivery(failure) = &error
-                && failure.of_record
+                && let Some(flaw) = failure.of_record
             {
-                self.pipe.suspect(&failure.reason);
+                self.pipe.suspect(flaw, &failure.reason);
             }
             let remembers = self.positions_topic.is_some();
             if remembers && self.past.is_left(remedy) {

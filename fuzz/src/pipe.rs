@@ -7,13 +7,15 @@
 
 use std::collections::BTreeSet;
 
-use walrelay::config::{Content, Format, Message, OnPoison, Outbox, Prefix};
+use walrelay::config::{
+    Content, Format, Message, OnOversize, OnPoison, Outbox, POINTER_HEADER, Prefix,
+};
 use walrelay::frontier::{Frontier, Limits, Ticket};
 use walrelay::lsn::{Lsn, Position};
 use walrelay::outbox::Outboxes;
 use walrelay::pg::known::Known;
 use walrelay::pg::table::TableName;
-use walrelay::pipe::{Pipe, Refused, Sink, Step};
+use walrelay::pipe::{Flaw, Pipe, Refused, Sink, Step};
 use walrelay::position::Start;
 use walrelay::record::Record;
 use walrelay::template::{CONTENT, PREFIX, REST, Source, Subject, Template};
@@ -45,6 +47,7 @@ fn outboxes() -> Outboxes {
         key: Some(column("key")),
         headers: vec![("kind".into(), column("topic"))],
         on_poison: OnPoison::Skip,
+        on_oversize: OnOversize::Pointer,
         ..Outbox::bare(name("orders"), "payload", Template::parse("o.{topic}").unwrap())
     };
     let files = Outbox {
@@ -95,7 +98,11 @@ struct Kafka {
 
 impl Sink for Kafka {
     fn send(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
-        if let Some(refusal) = &self.refusal {
+        // What is too large has a pointer that is not.
+        let points = record.headers.iter().any(|(name, _)| name == POINTER_HEADER);
+        if let Some(refusal) = &self.refusal
+            && (*refusal == Refused::Full || !points)
+        {
             return Err(refusal.clone());
         }
         assert!(record.headers.iter().count() <= record.headers.len());
@@ -188,7 +195,7 @@ impl World {
             23 => self.restart(),
             24 => self.begin_elsewhere(input),
             25 => {
-                self.pipe.suspect("too large");
+                self.pipe.suspect(Flaw::Size, "too large");
                 self.restart();
             }
             26 => self.pipe.pardon(),
@@ -233,7 +240,9 @@ impl World {
 
     fn rows(&mut self, input: &mut Input<'_>) {
         let shape = input.byte();
-        let texts = [&b""[..], b"a", b"a b", b"events", b"\\x00ff", b"\\x0", b"\xFF"];
+        // Long enough for a pointer in its place, and a legal topic.
+        let long = [b'a'; 200];
+        let texts = [&b""[..], &long, b"a b", b"events", b"\\x00ff", b"\\x0", b"\xFF"];
         let text = |number: u8| texts.get(usize::from(number % 8)).copied();
         let row = [text(shape), Some(&b"key"[..]), text(shape >> 3), text(3 - (shape >> 7))];
         let insert = |oid, width: usize| xlog_data(self.at, &insert(oid, &row[..width]));
@@ -299,7 +308,7 @@ impl World {
                 | Step::ReplyWanted
                 | Step::Updated(_)
                 | Step::Loose(_)
-                | Step::DeadLettered(_),
+                | Step::Replaced(_),
             ) => {
                 self.note(body);
             }
@@ -383,7 +392,7 @@ impl World {
         self.kafka.refusal = match input.below(3) {
             0 => None,
             1 => Some(Refused::Full),
-            _ => Some(Refused::Unsendable("too large".to_owned())),
+            _ => Some(Refused::Unsendable(Flaw::Size, "too large".to_owned())),
         };
     }
 

@@ -26,7 +26,10 @@ pub use cloudevents::{
     attribute_header,
 };
 pub use message::{Content, Message, Prefix};
-pub use outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox, Payload};
+pub use outbox::{
+    Envelope, Format, MissingColumns, OnOversize, OnPoison, OnUpdate, Outbox, POINTER_HEADER,
+    Payload,
+};
 pub(crate) use print::quoted;
 pub use reader::{Mistake, Mistakes};
 pub use secret::Secret;

@@ -5,6 +5,9 @@ use crate::pg::table::TableName;
 use crate::rewrite::Rewrite;
 use crate::template::{Source, Template};
 
+/// The header by which a pointer is known; it holds the table of the row that it points to.
+pub const POINTER_HEADER: &str = "walrelay-pointer";
+
 /// `[[outbox]]`: a table, and how a row of it becomes a record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outbox {
@@ -50,6 +53,8 @@ pub struct Outbox {
     pub on_poison: OnPoison,
     /// Where rows go that cannot become a record.
     pub dead_letter_topic: Option<String>,
+    /// What to do about a row whose record is larger than Kafka takes.
+    pub on_oversize: OnOversize,
 }
 
 impl Outbox {
@@ -94,6 +99,7 @@ impl Outbox {
             on_update: OnUpdate::Warn,
             on_poison: OnPoison::Halt,
             dead_letter_topic: None,
+            on_oversize: OnOversize::Poison,
         }
     }
 }
@@ -179,4 +185,13 @@ pub enum OnPoison {
     DeadLetter,
     /// Count it, log it, go on.
     Skip,
+}
+
+/// `on_oversize`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOversize {
+    /// What `on_poison` says.
+    Poison,
+    /// Send in its place where the row is, if that is not too large as well.
+    Pointer,
 }

@@ -6,7 +6,9 @@ use super::properties::masked;
 use super::secret::mask_url;
 use super::sections::cloudevents::MODES;
 use super::sections::message::CONTENTS;
-use super::sections::outbox::{FORMATS, MISSING_COLUMNS, ON_POISON, ON_UPDATE, WHOLE_ROW};
+use super::sections::outbox::{
+    FORMATS, MISSING_COLUMNS, ON_OVERSIZE, ON_POISON, ON_UPDATE, WHOLE_ROW,
+};
 use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS};
 use super::value::{bytes, spelled};
 use super::{Config, Message, Outbox, PasswordFrom, Payload};
@@ -90,6 +92,7 @@ impl Outbox {
         toml.text("missing_columns", spelled(MISSING_COLUMNS, &self.missing_columns));
         toml.text("on_update", spelled(ON_UPDATE, &self.on_update));
         self.print_poison(toml);
+        toml.text("on_oversize", spelled(ON_OVERSIZE, &self.on_oversize));
     }
 
     fn print_value(&self, toml: &mut Toml) {

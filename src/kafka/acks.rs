@@ -12,6 +12,7 @@ use rdkafka::producer::ProducerContext;
 use tokio::sync::Notify;
 
 use crate::frontier::Ticket;
+use crate::pipe::Flaw;
 
 /// Acks of one transaction that came in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub struct Failure {
     pub topic: Option<String>,
     /// The broker's or librdkafka's words, and what to do.
     pub reason: String,
-    /// Whether a record in the batch is at fault, and would be again.
-    pub of_record: bool,
+    /// What is wrong with a record in the batch, if one is at fault, and would be again.
+    pub of_record: Option<Flaw>,
 }
 
 impl Failure {
@@ -59,16 +60,19 @@ impl Failure {
             _ => "",
         });
         let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
-        let of_record = code.is_some_and(is_of_record);
+        let of_record = code.and_then(of_record);
         Failure { topic: Some(topic.to_owned()), reason: format!("{text}{advice}"), of_record }
     }
 }
 
 /// What a broker says of a batch because of one record in it. A row with a time of its own has
 /// been looked at before; it is a clock that is wrong, and no row is at fault for it.
-fn is_of_record(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{InvalidRecord, MessageSizeTooLarge};
-    matches!(code, MessageSizeTooLarge | InvalidRecord)
+fn of_record(code: RDKafkaErrorCode) -> Option<Flaw> {
+    match code {
+        RDKafkaErrorCode::MessageSizeTooLarge => Some(Flaw::Size),
+        RDKafkaErrorCode::InvalidRecord => Some(Flaw::Other),
+        _ => None,
+    }
 }
 
 /// What librdkafka says of the records behind one that failed.
@@ -256,7 +260,7 @@ impl ClientContext for Acks {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal) => {
                 let reason = plain(reason);
-                self.echoes(Failure { topic: None, reason, of_record: false });
+                self.echoes(Failure { topic: None, reason, of_record: None });
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 let cause = self.trouble().unwrap_or_else(|| reason.to_owned());
@@ -346,7 +350,7 @@ mod tests {
         let failure = acks.fetch(&mut Vec::new()).unwrap_err();
         let expected = "Kafka did not take a record of topic orders: MessageSizeTooLarge (Broker: \
                         Message size too large); raise max.message.bytes of the topic";
-        assert_eq!((failure.to_string().as_str(), failure.of_record), (expected, true));
+        assert_eq!((failure.to_string().as_str(), failure.of_record), (expected, Some(Flaw::Size)));
         assert!(acks.fetch(&mut Vec::new()).is_err(), "it stays");
     }
 }

@@ -17,7 +17,7 @@ use super::routes::{Counts, Target};
 use super::settings::Settings;
 use super::topics::Topics;
 use crate::frontier::Ticket;
-use crate::pipe::{Refused, Sink};
+use crate::pipe::{Flaw, Refused, Sink};
 use crate::record::{Record, Timestamp};
 
 /// How long the poll thread may take to notice that it is to end. Reports are served as they
@@ -112,11 +112,12 @@ impl Sink for Producer {
             Target::Ask | Target::Wait | Target::WaitUntilIdle => return Err(Refused::Full),
             Target::Beyond(count) => {
                 let asked = record.partition.unwrap_or_default();
-                return Err(Refused::Unsendable(format!(
+                let reason = format!(
                     "it asks for partition {asked}, and topic {} has {count}, counted from 0; add \
                      partitions to it",
                     record.topic
-                )));
+                );
+                return Err(Refused::Unsendable(Flaw::Other, reason));
             }
         };
         if !self.compresses {
@@ -162,11 +163,12 @@ impl Producer {
             Some(RDKafkaErrorCode::QueueFull) => Refused::Full,
             Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
                 let size = record.charge();
-                Refused::Unsendable(format!(
+                let reason = format!(
                     "about {size} bytes are more than Kafka takes; raise message.max.bytes in \
                      [kafka.properties] and max.message.bytes of topic {}",
                     record.topic
-                ))
+                );
+                Refused::Unsendable(Flaw::Size, reason)
             }
             // Whatever it is, it concerns the producer and not the record: the loop will find it
             // among the acks and begin anew.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::partition::partition;
-use crate::pipe::Refused;
+use crate::pipe::{Flaw, Refused};
 use crate::record::Record;
 
 /// A partition counts as unknown to its broker again after no less than this without a record:
@@ -205,11 +205,12 @@ impl Routes {
         if bytes <= max {
             return Ok(());
         }
-        Err(Refused::Unsendable(format!(
+        let reason = format!(
             "its record takes {bytes} bytes, and topic {} takes {max}; raise max.message.bytes of \
              the topic",
             record.topic
-        )))
+        );
+        Err(Refused::Unsendable(Flaw::Size, reason))
     }
 
     /// Whether the topic takes this time.
@@ -218,12 +219,15 @@ impl Routes {
         let ahead = time_ms.saturating_sub(now_ms);
         match max.filter(|max| ahead > *max) {
             None => Ok(()),
-            Some(max) => Err(Refused::Unsendable(format!(
-                "its time is {} s ahead, and topic {name} takes {} s; raise \
-                 message.timestamp.after.max.ms of the topic",
-                ahead / 1000,
-                max / 1000
-            ))),
+            Some(max) => {
+                let reason = format!(
+                    "its time is {} s ahead, and topic {name} takes {} s; raise \
+                     message.timestamp.after.max.ms of the topic",
+                    ahead / 1000,
+                    max / 1000
+                );
+                Err(Refused::Unsendable(Flaw::Other, reason))
+            }
         }
     }
 
@@ -370,7 +374,7 @@ mod tests {
         let refused = limited.check_time("t", now + 3_601_000, now);
         let reason = "its time is 3601 s ahead, and topic t takes 3600 s; raise \
                       message.timestamp.after.max.ms of the topic";
-        assert_eq!(refused, Err(Refused::Unsendable(reason.to_owned())));
+        assert_eq!(refused, Err(Refused::Unsendable(Flaw::Other, reason.to_owned())));
         assert!(limited.check_time("t", i64::MAX, now).is_err());
         assert_eq!(routes(Ok(described(1))).check_time("t", i64::MAX, now), Ok(()));
     }

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::make::{Make, Unmade};
+use crate::config::{CONTENT_TYPE, POINTER_HEADER, attribute_header};
 use crate::lsn::Position;
 use crate::pg::output::{Tuple, Value};
 use crate::pg::time::{Moment, epoch_ms, iso_ms};
-use crate::record::{Field, Header, Origin, Poison, Row, Timestamp};
+use crate::record::{Field, Header, Headers, Origin, Poison, Record, Row, Timestamp};
 use crate::template::check_topic;
 
 /// 2000-01-01, from where Postgres counts, in milliseconds since 1970-01-01.
@@ -78,6 +79,8 @@ pub(super) struct Plan {
     pub(super) event: Option<[usize; 2]>,
     /// The headers of what goes to the topic for rows that are no records.
     pub(super) letter_headers: Vec<Header>,
+    /// Those of what goes in place of a record that is too large, if something does.
+    pub(super) pointer_headers: Option<Vec<Header>>,
     pub(super) tombstone_if_blank: bool,
     pub(super) partition: Option<usize>,
     pub(super) timestamp: Option<(usize, Clock)>,
@@ -174,6 +177,68 @@ impl Plan {
             None => Err("a column of the topic is NULL".to_owned()),
             Some(topic) => check_topic(&String::from_utf8_lossy(topic)),
         }
+    }
+
+    /// The record of a row of which everything has been made.
+    pub(super) fn record<'a>(&'a self, scratch: &'a Scratch, tuple: Tuple<'a>) -> Record<'a> {
+        let row = scratch.row(tuple);
+        Record {
+            origin: &self.origin,
+            // It was checked.
+            topic: row.get(self.topic).and_then(|it| str::from_utf8(it).ok()).unwrap_or_default(),
+            key: self.key.and_then(|key| row.get(key)),
+            payload: self.payload_of(row),
+            headers: Headers { fields: &self.headers, row },
+            partition: scratch.partition,
+            timestamp: scratch.timestamp,
+            id: self.id.and_then(|id| bytes_of(tuple, id)),
+            again: false,
+        }
+    }
+
+    /// Makes what a record of the row has, and in place of its value, of so many bytes, one that
+    /// tells where the row is. Returns where that is; none if it would not tell the row from
+    /// others, or would be no smaller.
+    pub(super) fn fill_pointer(
+        &self,
+        scratch: &mut Scratch,
+        row: Tuple<'_>,
+        place: Place,
+        bytes: usize,
+    ) -> Option<Field> {
+        let Origin::Table(table) = &self.origin else { return None };
+        // JSON has no other bytes than those of UTF-8.
+        let id = str::from_utf8(bytes_of(row, self.id?)?).ok()?;
+        let quoted = |text: &str| serde_json::Value::from(text);
+        let value = format!(
+            r#"{{"schema":{},"table":{},"id":{},"commit_lsn":"{}","xid":{},"bytes":{bytes}}}"#,
+            quoted(&table.schema),
+            quoted(&table.name),
+            quoted(id),
+            place.position.commit,
+            place.xid,
+        );
+        if value.len() >= bytes {
+            return None;
+        }
+        self.fill(scratch, row, place).ok()?;
+        for text in [value, table.to_string()] {
+            let _ = scratch.make(|bytes| {
+                bytes.extend_from_slice(text.as_bytes());
+                Ok(true)
+            });
+        }
+        Some(Field::Made(self.makes.len()))
+    }
+
+    /// The headers of what goes in place of a record that is too large: its own, without those
+    /// that would make an event of it, and the one that says what it is.
+    pub(super) fn pointer_headers(own: &[Header], is_event: bool, makes: usize) -> Vec<Header> {
+        let claims = [attribute_header("specversion"), CONTENT_TYPE.to_owned()];
+        let own = own.iter().filter(|header| !(is_event && claims.contains(&header.name)));
+        // Behind its value.
+        let said = Header::new(POINTER_HEADER, Field::Made(makes + 1));
+        own.cloned().chain([said]).collect()
     }
 
     fn said(&self, Unmade { column, reason }: Unmade) -> String {

@@ -5,8 +5,8 @@ use super::event::{self, Attribute, Data, Event, Filling};
 use super::make::{Json, Make, Piece, Planned, Style};
 use super::plan::{Clock, Plan};
 use crate::config::{
-    CONTENT_TYPE, ContentMode, DATA_CONTENT_TYPE, Format, MissingColumns, Outbox, Payload,
-    REQUIRED_ATTRIBUTES, attribute_header,
+    CONTENT_TYPE, ContentMode, DATA_CONTENT_TYPE, Format, MissingColumns, OnOversize, Outbox,
+    Payload, REQUIRED_ATTRIBUTES, attribute_header,
 };
 use crate::connect::{Described, Kind};
 use crate::pg::known;
@@ -71,6 +71,8 @@ impl<'a> Planner<'a> {
         let topic = self.topic();
         let partition = outbox.partition.as_ref().and_then(|name| self.partition(name));
         let timestamp = outbox.timestamp.as_ref().and_then(|name| self.timestamp(name));
+        let (is_event, makes) = (outbox.cloudevents.mode.is_some(), self.makes.len());
+        let points = outbox.on_oversize == OnOversize::Pointer;
         Plan {
             outbox: index,
             origin: Origin::Table(outbox.table.clone()),
@@ -81,7 +83,8 @@ impl<'a> Planner<'a> {
             payload,
             payload_column,
             event,
-            letter_headers: Plan::letter_headers(&headers, self.makes.len()),
+            letter_headers: Plan::letter_headers(&headers, makes),
+            pointer_headers: points.then(|| Plan::pointer_headers(&headers, is_event, makes)),
             headers,
             tombstone_if_blank: outbox.tombstone_if_blank,
             partition,

@@ -1,5 +1,7 @@
 //! What becomes of a message, and what does not.
 
+use std::fmt;
+
 use crate::lsn::Lsn;
 use crate::outbox::Unmapped;
 use crate::pg::Malformed;
@@ -21,10 +23,52 @@ pub enum Step {
     Loose(usize),
     /// Nothing happened; offer the same message again when acks have made room.
     Full,
-    /// Done with it: a row that cannot be sent, which is in its topic for such rows.
-    DeadLettered(Poison),
+    /// Done with it: a row that cannot be sent, in whose place something else was.
+    Replaced(Box<Instead>),
     /// A row that cannot be sent. It has been neither sent nor stepped over.
     Stuck(Stuck),
+}
+
+/// What is sent in place of a record that cannot be. Displayed, it is what somebody should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// A record in the topic for rows that are none.
+    Letter(Poison),
+    /// A record that tells where the row is.
+    Pointer {
+        /// What is too large for Kafka.
+        poison: Poison,
+        /// Where the record went, and the pointer in its place.
+        topic: String,
+        /// So many its value has.
+        bytes: usize,
+    },
+}
+
+impl Instead {
+    /// What the metrics call it.
+    pub fn policy(&self) -> &'static str {
+        match self {
+            Instead::Letter(_) => "dead_letter",
+            Instead::Pointer { .. } => "pointer",
+        }
+    }
+}
+
+impl fmt::Display for Instead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Instead::Letter(poison) => write!(f, "sent to the dead-letter topic: {poison}"),
+            Instead::Pointer { poison, topic, bytes } => {
+                let commit = poison.position.commit;
+                write!(
+                    f,
+                    "sent to topic {topic} as a pointer, in place of {bytes} bytes committed at \
+                     {commit}: {poison}"
+                )
+            }
+        }
+    }
 }
 
 /// Why a row cannot be sent. Another connection would bring the same row again.

@@ -9,7 +9,7 @@ use super::broker::{Broker, Report};
 use super::oracle::Oracle;
 use super::producer::Sending;
 use super::server::{LARGE, Server, Walsender};
-use crate::config::Outbox;
+use crate::config::{OnOversize, Outbox};
 use crate::feedback::{Feedback, status};
 use crate::frontier::{Flush, Frontier, Limits, Reached, Ticket};
 use crate::journal::Journal;
@@ -75,6 +75,15 @@ pub enum Ended {
     RowsSkipped,
 }
 
+/// What all processes of a schedule have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Whether only the broker can tell that a record is too large.
+    pub compresses: bool,
+    /// Whether a pointer goes in the place of one that is.
+    pub pointers: bool,
+}
+
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct Process {
     pub id: u64,
@@ -103,21 +112,23 @@ pub struct Process {
     pub halted: Option<Ended>,
 }
 
-fn outboxes() -> Outboxes {
+fn outboxes(pointers: bool) -> Outboxes {
     let table = TableName { schema: "public".into(), name: "outbox".into() };
     let outbox = Outbox {
         id: Some("id".into()),
         key: Some(Source::Column("key".into())),
+        on_oversize: if pointers { OnOversize::Pointer } else { OnOversize::Poison },
         ..Outbox::bare(table, "payload", Template::parse(TOPIC).unwrap())
     };
     Outboxes::new(vec![outbox], Some("walrelay-position".into()))
 }
 
 impl Process {
-    pub fn new(id: u64, compresses: bool, accept_gap: bool) -> Process {
+    pub fn new(id: u64, kind: Kind, accept_gap: bool) -> Process {
+        let Kind { compresses, pointers } = kind;
         Process {
             id,
-            pipe: Pipe::new(outboxes(), Frontier::new(Lsn::ZERO, LIMITS)),
+            pipe: Pipe::new(outboxes(pointers), Frontier::new(Lsn::ZERO, LIMITS)),
             past: Past::default(),
             journal: None,
             feedback: Feedback::new(INTERVAL),
@@ -270,7 +281,7 @@ impl Process {
                 compresses: self.compresses,
             };
             match self.pipe.take(frame.body, &mut sink).expect("the stream is as it must be") {
-                Step::Taken | Step::Updated(_) | Step::Loose(_) | Step::DeadLettered(_) => {}
+                Step::Taken | Step::Updated(_) | Step::Loose(_) | Step::Replaced(_) => {}
                 Step::ReplyWanted => self.feedback.want_answer(),
                 Step::Full => return Ok(()),
                 Step::Stuck(_) => {

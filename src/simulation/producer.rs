@@ -2,6 +2,7 @@
 
 use super::broker::{Content, POSITIONS};
 use super::process::Outside;
+use crate::config::POINTER_HEADER;
 use crate::frontier::Ticket;
 use crate::kafka::routes::{Routes, Target};
 use crate::lsn::{Lsn, Position};
@@ -19,7 +20,7 @@ pub struct Sending<'a> {
 
 impl Sink for Sending<'_> {
     fn send(&mut self, record: &Record<'_>, ticket: Ticket) -> Result<(), Refused> {
-        let Outside { broker, oracle, random, .. } = &mut *self.outside;
+        let Outside { broker, oracle, random, server, .. } = &mut *self.outside;
         // librdkafka's queue is full, now and then.
         if broker.failure(self.client).is_some() || random.below(16) == 0 {
             return Err(Refused::Full);
@@ -40,10 +41,15 @@ impl Sink for Sending<'_> {
         }
         let ticket = if first.is_some() { ticket.as_first() } else { ticket };
         let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
-        let mut headers = record.headers.iter();
-        let number = text(headers.next().unwrap().1);
-        assert_eq!(number, text(record.payload).trim_start(), "another row's payload");
-        let (number, position) = (number.parse().unwrap(), position(headers.last().unwrap().1));
+        let header = |name| record.headers.iter().find(|(it, _)| *it == name).map(|(_, it)| it);
+        let number = text(header("id").unwrap());
+        let position = position(header("walrelay-position").unwrap());
+        let payload = text(record.payload);
+        let points = header(POINTER_HEADER).is_some();
+        let told = if points { pointed(&payload) } else { payload.trim_start().to_owned() };
+        assert_eq!(number, told, "another row's payload");
+        let number: usize = number.parse().unwrap();
+        assert!(!points || server.rows[number].large, "row {number} was not too large");
         oracle.sent(number, record.key.unwrap(), position);
         let partition = POSITIONS + 1 + partition.unwrap() as usize;
         broker.send(self.client, partition, Content::Row { number, position, ticket });
@@ -59,4 +65,10 @@ fn position(header: Option<&[u8]>) -> Position {
     let number = |range| u64::from_str_radix(&text[range], 16).unwrap();
     let small = |range| u32::try_from(number(range)).unwrap();
     Position { epoch: small(0..8), commit: Lsn::from_wire(number(9..25)), row: small(26..34) }
+}
+
+/// The id of the row that a consumer would read.
+fn pointed(value: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(value).unwrap();
+    value["id"].as_str().unwrap().to_owned()
 }

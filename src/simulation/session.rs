@@ -7,6 +7,7 @@ use crate::kafka::routes::Routes;
 use crate::lsn::Lsn;
 use crate::past::{Begun, Refusal};
 use crate::pg::before::{Changed, System};
+use crate::pipe::Flaw;
 use crate::position::{Found, PositionRecord, Source, switched};
 use crate::remedy::Remedy;
 
@@ -129,7 +130,7 @@ impl Process {
         let remedy = match ended {
             Ended::By(remedy) => remedy,
             Ended::OfRecord => {
-                self.pipe.suspect("too large");
+                self.pipe.suspect(Flaw::Size, "too large");
                 Remedy::Restart
             }
             Ended::Gap(_) | Ended::SlotGone | Ended::RowsSkipped => Remedy::Halt,

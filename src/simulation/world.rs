@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::broker::Broker;
 use super::oracle::{Oracle, is_refused, remembered};
-use super::process::{Ended, Outside, Process};
+use super::process::{Ended, Kind, Outside, Process};
 use super::schedule::{ROUNDS_MAX, STEPS, Schedule, Step};
 use super::server::{Server, State, Walsender};
 use crate::lsn::Lsn;
@@ -21,7 +21,7 @@ pub struct World {
     /// A backup was restored that ends here, and nothing may be written until it has been looked
     /// at: once it has grown, nothing tells it from the server that was read.
     restored: Option<u64>,
-    compresses: bool,
+    kind: Kind,
     /// Processes so far.
     begun: u64,
 }
@@ -29,18 +29,19 @@ pub struct World {
 impl World {
     pub fn new(mut random: Random, traces: bool) -> World {
         let broker = Broker::new(1 + random.index(2));
-        let (schedule, compresses) = (Schedule::new(&mut random), random.below(2) == 0);
+        let schedule = Schedule::new(&mut random);
+        let kind = Kind { compresses: random.below(2) == 0, pointers: random.below(2) == 0 };
         let (server, oracle, now) = (Server::new(), Oracle::default(), Instant::now());
         let out =
             Outside { random, now, server, broker, oracle, last: None, marked: false, traces };
         World {
             out,
-            processes: vec![Process::new(0, compresses, false)],
+            processes: vec![Process::new(0, kind, false)],
             schedule,
             backup: None,
             tampered: false,
             restored: None,
-            compresses,
+            kind,
             begun: 0,
         }
     }
@@ -223,7 +224,7 @@ impl World {
 
     fn begin(&mut self, accept_gap: bool) {
         self.begun += 1;
-        self.processes.push(Process::new(self.begun, self.compresses, accept_gap));
+        self.processes.push(Process::new(self.begun, self.kind, accept_gap));
     }
 
     /// A process is no more. `forgets` says whether it had not written how far it got.

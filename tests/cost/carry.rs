@@ -81,7 +81,7 @@ pub fn carry(pipe: &mut Pipe, sink: &mut impl Sink, bytes: &[u8]) -> usize {
             | Step::ReplyWanted
             | Step::Updated(_)
             | Step::Loose(_)
-            | Step::DeadLettered(_) => {
+            | Step::Replaced(_) => {
                 used += len;
             }
             Step::Full => break,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use walrelay::config::{
-    Config, Content, Guarantee, LogFormat, Mistakes, OnPoison, PasswordFrom, Payload,
+    Config, Content, Guarantee, LogFormat, Mistakes, OnOversize, OnPoison, PasswordFrom, Payload,
 };
 use walrelay::init::create_table;
 use walrelay::pg::conninfo::Conninfo;
@@ -62,6 +62,7 @@ const NO_REGEX: &str = "\"(a)(\" is no regular expression: Parsing error at posi
 
 const EVENT_MODES: &str = "expected \"\", \"binary\" or \"structured\", got \"batch\"";
 const EVENT_HEADER: &str = "the key \"cloudevents\" has this header already";
+const POINTS: &str = "the key \"on_oversize\" has this header already";
 
 /// For every key: a wrong value, and what is said about it.
 const WRONG: &[(&str, &str, &str)] = &[
@@ -257,6 +258,15 @@ const WRONG: &[(&str, &str, &str)] = &[
         "expected \"halt\", \"dead_letter\" or \"skip\", got \"ignore\"",
     ),
     ("outbox[0].dead_letter_topic", "'.'", "\".\" cannot be a topic name"),
+    ("outbox[0].on_oversize", "'skip'", "expected \"poison\" or \"pointer\", got \"skip\""),
+    (
+        "outbox[0].on_oversize",
+        "'pointer'\nid = ''",
+        "a pointer tells the id of its row, and the key \"id\" names no column; set id, or \
+         on_oversize = \"poison\"",
+    ),
+    ("outbox[0].headers.walrelay-pointer", "'x'\non_oversize = 'pointer'", POINTS),
+    ("outbox[0].static_headers.walrelay-pointer", "'x'\non_oversize = 'pointer'", POINTS),
     (
         "message",
         "'x'",
@@ -785,6 +795,20 @@ fn a_header_of_an_event_cannot_be_another_one() {
 }
 
 #[test]
+fn the_header_of_a_pointer_cannot_be_another_one() {
+    let outbox = |keys: &str| document("outbox[0].on_oversize", keys);
+    let text =
+        |keys: &str| format!("delivery.position_header = 'walrelay-pointer'\n{}", outbox(keys));
+    let told = "outbox[0].on_oversize: delivery.position_header has the header \
+                \"walrelay-pointer\" already";
+    assert_eq!(mistakes(&text("'pointer'"), NO_ENV), [told]);
+    let header = "headers = { walrelay-pointer = 'x' }";
+    for text in [text("'poison'"), outbox(&format!("'poison'\n{header}")), outbox("'pointer'")] {
+        assert!(parse(&text, NO_ENV).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn no_file_at_all_means_the_defaults_of_the_contract() {
     let config = good("log.level", "'info'");
     assert_eq!(config.postgres.slot, "walrelay");
@@ -805,6 +829,7 @@ fn no_file_at_all_means_the_defaults_of_the_contract() {
     assert_eq!(outbox.topic.to_string(), "outbox.event.{aggregatetype}");
     assert_eq!(outbox.on_poison, OnPoison::Halt);
     assert_eq!(outbox.dead_letter_topic, None);
+    assert_eq!(outbox.on_oversize, OnOversize::Poison);
 }
 
 #[test]
@@ -858,11 +883,11 @@ fn what_fits_no_message_is_told() {
         ]
     );
     let no_key = |key: &str| format!("message[0].{key}: a [[message]] has no such key");
-    let table =
-        "table = 't'\non_update = 'halt'\nenvelope = { a = 'b' }\nmissing_columns = 'error'";
+    let table = "table = 't'\non_update = 'halt'\nenvelope = { a = 'b' }\n\
+                 missing_columns = 'error'\non_oversize = 'pointer'";
     assert_eq!(
         told(&format!("[[message]]\nprefix = 'p'\n{table}")),
-        ["table", "envelope", "missing_columns", "on_update"].map(no_key)
+        ["table", "envelope", "missing_columns", "on_update", "on_oversize"].map(no_key)
     );
     let no_member = |key: &str, column: &str| {
         format!(
@@ -907,6 +932,7 @@ fn the_effective_configuration_loads_again() {
     let file = PasswordFile::new("effective", "pw");
     let text = format!(
         r#"
+        log.level = 'debug'
         [postgres]
         url = 'postgres://u@h/db?sslmode=require'
         password_file = '{}'
@@ -920,8 +946,6 @@ fn the_effective_configuration_loads_again() {
         positions_topic = ''
         max_in_flight_bytes = 1234567
         shutdown_grace = '0s'
-        [log]
-        level = 'debug'
         [[outbox]]
         table = '"My Schema"."Out""box"'
         topic = 'a.{{b}}'
@@ -948,6 +972,7 @@ fn the_effective_configuration_loads_again() {
         headers = {{}}
         payload = ['a', '*', 'b"c']
         dead_letter_topic = 'dlq'
+        on_oversize = 'pointer'
         cloudevents = 'binary'
         cloudevents_attributes = {{ source = '/a/{{b}}', subject = 'c', x1 = 'My "Column"' }}
         [[outbox]]

@@ -62,12 +62,12 @@ const MUTANTS: &[Mutant] = &[
     ),
     (
         "a record that is too large is skipped",
-        "pipe.rs",
-        "Err(Refused::Unsendable(_)) => {}
+        "pipe/offer.rs",
+        "Err(Refused::Unsendable(..)) => {}
             }
         }
-        «refused(poison)»",
-        "self.handed_over(position, 0, Step::Taken)",
+        «Step::Stuck(Stuck::Poison(poison))»",
+        "self.handed_over(position, Form::Letter, 0, Step::Taken)",
     ),
     (
         "a table that was altered keeps its old columns",
@@ -95,15 +95,22 @@ const MUTANTS: &[Mutant] = &[
     ),
     (
         "a row that finds the queue full is passed by the next one",
-        "pipe.rs",
+        "pipe/offer.rs",
         "Step::Taken),
-                    Err(Refused::Full) => «return Step::Full»,",
+                    Err(Refused::Full) => «Step::Full»,",
         "{
             if let Some(transaction) = &mut self.transaction {
                 transaction.row += 1;
             }
             return Step::Taken;
         }",
+    ),
+    (
+        "a pointer that finds the queue full is passed by the next row",
+        "pipe/offer.rs",
+        "Err(Refused::Full) => «return Step::Full»,
+                // What else it has",
+        "return self.handed_over(position, Form::Pointer, 0, Step::Taken)",
     ),
     (
         "a keepalive inside a transaction confirms it",

@@ -23,6 +23,8 @@ mod delivery;
 mod must_hold;
 // What Kafka thinks of the records: partitions, sizes, policies.
 mod records;
+// Records that are too large, and pointers in their place.
+mod pointers;
 // What a row becomes, key by key of its [[outbox]].
 mod mapping;
 // What Debezium's outbox router made of the same rows.

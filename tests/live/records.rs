@@ -169,7 +169,7 @@ async fn rows_that_can_never_become_records_go_to_the_dead_letter_topic_in_their
 }
 
 /// Payloads that no compression makes much smaller.
-fn noise(bytes: usize) -> String {
+pub fn noise(bytes: usize) -> String {
     let mut random = 1_u64;
     let mut digit = || {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -178,7 +178,7 @@ fn noise(bytes: usize) -> String {
     (0..bytes).map(|_| digit()).collect()
 }
 
-fn alter(scene: &Scene<'_>, setting: &str) {
+pub fn alter(scene: &Scene<'_>, setting: &str) {
     let bootstrap = scene.kafka.bootstrap();
     let topic = ["--bootstrap-server", &bootstrap, "--entity-type", "topics"];
     let change = ["--alter", "--entity-name", &scene.topic, "--add-config", setting];
@@ -369,6 +369,6 @@ async fn d16_a_topic_that_grows_reorders_no_key() {
     assert!(verdict.is_perfect(), "{verdict}");
 }
 
-fn at(key: &str, partitions: u32) -> i32 {
+pub fn at(key: &str, partitions: u32) -> i32 {
     i32::try_from(partition(key.as_bytes(), partitions)).unwrap()
 }

@@ -36,6 +36,7 @@ cloudevents = ""
 cloudevents_attributes = {}
 missing_columns = "error"
 on_update = "ignore"
+on_oversize = "poison"
 "#;
 
 pub(in super::super) const CONTENTS: &Words<Content> =

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use config::{Value, ValueKind};
 
 use super::super::cloudevents::CloudEvents;
-use super::super::outbox::{Envelope, Format, MissingColumns, OnPoison, OnUpdate, Outbox, Payload};
+use super::super::outbox::{
+    Envelope, Format, MissingColumns, OnOversize, OnPoison, OnUpdate, Outbox, POINTER_HEADER,
+    Payload,
+};
 use super::super::reader::Reader;
 use super::super::value::{Words, check_header, expected, flag, optional, table_name, text, word};
 use super::cloudevents;
@@ -42,6 +45,7 @@ missing_columns = "error"
 on_update = "warn"
 on_poison = "halt"
 dead_letter_topic = ""
+on_oversize = "poison"
 "#;
 
 pub(in super::super) const FORMATS: &Words<Format> = &[
@@ -61,6 +65,8 @@ pub(in super::super) const ON_POISON: &Words<OnPoison> = &[
     ("dead_letter", Some(OnPoison::DeadLetter)),
     ("skip", Some(OnPoison::Skip)),
 ];
+pub(in super::super) const ON_OVERSIZE: &Words<OnOversize> =
+    &[("poison", Some(OnOversize::Poison)), ("pointer", Some(OnOversize::Pointer))];
 
 /// What stands for all columns in `payload`.
 pub(in super::super) const WHOLE_ROW: &str = "*";
@@ -105,19 +111,16 @@ pub(super) fn read(
         position_header,
     };
     let spans = matches!(span_context, Some(Some(_)));
-    let (cloudevents, headers, static_headers) = headers(section, &others, spans, subject);
+    let on_oversize = oversize(section, id.as_ref(), position_header);
+    let pointers = on_oversize == Some(OnOversize::Pointer);
+    let (cloudevents, headers, static_headers) =
+        headers(section, &others, (spans, pointers), subject);
     let header_format = section.read("header_format", word(FORMATS));
     let missing_columns = section.read("missing_columns", word(MISSING_COLUMNS));
     let on_update = section.read("on_update", word(ON_UPDATE));
-    let on_poison = section.read("on_poison", word(ON_POISON));
-    let dead_letter_topic = section.read("dead_letter_topic", |value| {
-        let topic = optional(check_topic)(value)?;
-        if topic.is_none() && on_poison == Some(OnPoison::DeadLetter) {
-            return Err("on_poison sends rows there, and it is not given".to_owned());
-        }
-        Ok(topic)
-    });
+    let poison = poison(section);
     let (payload, payload_format, tombstone_if_blank, envelope) = shape?;
+    let (on_poison, dead_letter_topic) = poison?;
     Some(Outbox {
         table: table?,
         id: id?,
@@ -138,9 +141,45 @@ pub(super) fn read(
         static_headers: static_headers?,
         missing_columns: missing_columns?,
         on_update: on_update?,
-        on_poison: on_poison?,
-        dead_letter_topic: dead_letter_topic?,
+        on_poison,
+        dead_letter_topic,
+        on_oversize: on_oversize?,
     })
+}
+
+/// What becomes of a row that is no record.
+fn poison(section: &mut Reader<'_>) -> Option<(OnPoison, Option<String>)> {
+    let on_poison = section.read("on_poison", word(ON_POISON));
+    let topic = section.read("dead_letter_topic", |value| {
+        let topic = optional(check_topic)(value)?;
+        if topic.is_none() && on_poison == Some(OnPoison::DeadLetter) {
+            return Err("on_poison sends rows there, and it is not given".to_owned());
+        }
+        Ok(topic)
+    });
+    Some((on_poison?, topic?))
+}
+
+/// What becomes of a row whose record is too large.
+fn oversize(
+    section: &mut Reader<'_>,
+    id: Option<&Option<String>>,
+    position_header: Option<&str>,
+) -> Option<OnOversize> {
+    let on_oversize = section.read("on_oversize", |value| {
+        let on_oversize = word(ON_OVERSIZE)(value)?;
+        if on_oversize == OnOversize::Pointer && id == Some(&None) {
+            return Err("a pointer tells the id of its row, and the key \"id\" names no column; \
+                        set id, or on_oversize = \"poison\""
+                .to_owned());
+        }
+        Ok(on_oversize)
+    })?;
+    if on_oversize == OnOversize::Pointer && position_header == Some(POINTER_HEADER) {
+        let told = format!("delivery.position_header has the header {POINTER_HEADER:?} already");
+        section.mistake("on_oversize", told);
+    }
+    Some(on_oversize)
 }
 
 /// What the value is made of, and how it is written.
@@ -197,7 +236,7 @@ fn payload(value: &Value) -> Result<Payload, String> {
 fn headers(
     section: &mut Reader<'_>,
     others: &cloudevents::Others<'_>,
-    spans: bool,
+    (spans, pointers): (bool, bool),
     subject: Subject,
 ) -> (Option<CloudEvents>, Option<Pairs<Source>>, Option<Pairs<String>>) {
     let cloudevents = cloudevents::read(section, others);
@@ -205,6 +244,7 @@ fn headers(
     let mut taken = Taken {
         id: id.is_some(),
         spans,
+        pointers,
         position: others.position_header,
         events: cloudevents.iter().flat_map(|events| events.headers(id)).collect(),
         names: Vec::new(),
@@ -253,6 +293,7 @@ fn topic_rewrite(regex: Option<&str>, value: &Value) -> Result<Option<Rewrite>, 
 struct Taken<'a> {
     id: bool,
     spans: bool,
+    pointers: bool,
     position: Option<&'a str>,
     events: Vec<String>,
     names: Vec<String>,
@@ -268,6 +309,7 @@ impl Taken<'_> {
                 already("the column of the key \"span_context\"")
             }
             _ if self.events.iter().any(|it| it == name) => already("the key \"cloudevents\""),
+            POINTER_HEADER if self.pointers => already("the key \"on_oversize\""),
             _ if self.position == Some(name) => already("delivery.position_header"),
             _ if self.names.iter().any(|it| it == name) => already("the key \"headers\""),
             _ => Ok(()),
