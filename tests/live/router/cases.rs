@@ -53,8 +53,11 @@ pub(super) const CASES: &[Case] = &[
         what: "topic: where it does not, the value itself is the topic, without any prefix",
         outbox: "topic = '{aggregatetype}'\ntopic_regex = 'order|payment'\n\
                  topic_replacement = 'events.$0'\nheaders = {}",
-        rows: &["('1', 'router.raw', 'k', 'made', 'p')", "('2', 'orders', 'k', 'made', 'q')"],
-        outcome: Sends(&[r#"router.raw "k" "p" id="1""#, r#"orders "k" "q" id="2""#]),
+        rows: &[
+            "('1', 'router.raw', 'k', 'made', 'p')",
+            "('2', 'orders.router', 'k', 'made', 'q')",
+        ],
+        outcome: Sends(&[r#"router.raw "k" "p" id="1""#, r#"orders.router "k" "q" id="2""#]),
         ..BARE
     },
     Case {
@@ -113,7 +116,7 @@ pub(super) const CASES: &[Case] = &[
         columns: "id text, aggregatetype text, aggregateid text, payload text, a text",
         outbox: "envelope = { a = 'a' }\nheaders = {}\npayload_format = 'json_with_schema'\n\
                  schema_name = 's.{aggregatetype}.Value'",
-        rows: &["('1', 'Router', 'k', 'p', 'x')", "('2', 'Other', 'k', 'p', 'x')"],
+        rows: &["('1', 'Router', 'k', 'p', 'x')", "('2', 'RouterOther', 'k', 'p', 'x')"],
         outcome: Sends(&[
             concat!(
                 r#"outbox.event.Router "k" "{\"schema\":{\"type\":\"struct\","#,
@@ -123,11 +126,11 @@ pub(super) const CASES: &[Case] = &[
                 r#"id="1""#,
             ),
             concat!(
-                r#"outbox.event.Other "k" "{\"schema\":{\"type\":\"struct\","#,
+                r#"outbox.event.RouterOther "k" "{\"schema\":{\"type\":\"struct\","#,
                 r#"\"fields\":[{\"type\":\"string\",\"optional\":true,\"field\":\"payload\"},"#,
                 r#"{\"type\":\"string\",\"optional\":true,\"field\":\"a\"}],\"optional\":false,"#,
-                r#"\"name\":\"s.Other.Value\"},\"payload\":{\"payload\":\"p\",\"a\":\"x\"}}" "#,
-                r#"id="2""#,
+                r#"\"name\":\"s.RouterOther.Value\"},"#,
+                r#"\"payload\":{\"payload\":\"p\",\"a\":\"x\"}}" id="2""#,
             ),
         ]),
         ..BARE
