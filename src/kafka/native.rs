@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::bindings::rd_kafka_vtype_t as Type;
@@ -107,6 +108,33 @@ pub(super) fn add_brokers(producer: &BaseProducer<Acks>, brokers: &str) {
     let Ok(ended) = CString::new(brokers) else { return };
     // SAFETY: the producer lives, and the list ends with a zero and is copied.
     unsafe { sys::rd_kafka_brokers_add(producer.client().native_ptr(), ended.as_ptr()) };
+}
+
+/// How many brokers the one that answers lists. It is asked about the topics that this producer
+/// has sent to, and about all only as long as there are none: of those there may be thousands.
+///
+/// # Errors
+/// None answers.
+pub(super) fn count_brokers(
+    producer: &BaseProducer<Acks>,
+    answer_max: Duration,
+) -> Result<usize, KafkaError> {
+    let (client, none) = (producer.client().native_ptr(), ptr::null_mut());
+    let timeout_ms = i32::try_from(answer_max.as_millis()).unwrap_or(i32::MAX);
+    let mut answer = ptr::null();
+    // SAFETY: the producer lives, no topic is one that may be asked about, and `answer` is written
+    // if there is one, and then ours.
+    let code = unsafe { sys::rd_kafka_metadata(client, 0, none, &raw mut answer, timeout_ms) };
+    if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Err(KafkaError::MetadataFetch(code.into()));
+    }
+    // SAFETY: it is read before it is given back, once.
+    let count = unsafe {
+        let count = (*answer).broker_cnt;
+        sys::rd_kafka_metadata_destroy(answer);
+        count
+    };
+    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// A handle of a topic, which librdkafka counts.

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::error::KafkaError;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 
 use super::acks::Acks;
-use super::native::add_brokers;
+use super::native::{add_brokers, count_brokers};
 use super::routes::{Answer, Counts, Description, Routes, Target};
 use super::settings::Settings;
 use crate::record::Record;
@@ -131,12 +132,15 @@ impl Lookup {
     /// Finds out whether any broker answers at all, and goes on doing so: a relay without rows has
     /// a position to write, and would not notice that librdkafka has no broker left to ask.
     fn greet(&mut self) {
-        let answered = self.fetch(None).is_some();
+        let brokers = count_brokers(&self.producer, ANSWER_MAX);
+        let answered = self.hear(brokers.as_ref().copied());
         self.greeting = Instant::now() + if answered { REFRESH } else { RETRY };
     }
 
     fn ask(&mut self, name: String) {
-        let Some(metadata) = self.fetch(Some(&name)) else {
+        let asked = self.producer.client().fetch_metadata(Some(&name), ANSWER_MAX);
+        let heard = self.hear(asked.as_ref().map(|metadata| metadata.brokers().len()));
+        let Some(metadata) = asked.ok().filter(|_| heard) else {
             // The count is as good as before; what cannot be sent waits in librdkafka.
             self.due.insert(name, Instant::now() + RETRY);
             return;
@@ -152,23 +156,18 @@ impl Lookup {
         self.producer.context().wake();
     }
 
-    /// Asks about a topic, or about none. None is an answer, too, that no record can be sent by.
-    fn fetch(&mut self, topic: Option<&str>) -> Option<Metadata> {
-        match self.producer.client().fetch_metadata(topic, ANSWER_MAX) {
-            Ok(metadata) if metadata.brokers().is_empty() => {
-                self.unreachable("the broker that answers knows of no broker yet".to_owned());
-                None
-            }
-            Ok(metadata) => {
-                self.producer.context().connected();
-                Some(metadata)
-            }
+    /// Takes in how many brokers the one that was asked lists. Returns whether that is an answer:
+    /// by none, no record can be sent.
+    fn hear(&mut self, brokers: Result<usize, &KafkaError>) -> bool {
+        match brokers {
+            Ok(1..) => self.producer.context().connected(),
+            Ok(0) => self.unreachable("the broker that answers knows of no broker yet".to_owned()),
             Err(error) => {
                 let reason = self.producer.context().trouble();
                 self.unreachable(reason.unwrap_or_else(|| error.to_string()));
-                None
             }
         }
+        matches!(brokers, Ok(1..))
     }
 
     /// The broker would refuse a batch for its size, although each record in it fits.
