@@ -4,6 +4,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::process::{Child, Launch};
 use crate::{Database, RunDir, downloads};
@@ -50,6 +51,21 @@ impl Debezium {
     /// Everything that it wrote.
     pub fn log(&self) -> String {
         self.child.log()
+    }
+}
+
+/// JSON without the members that Debezium leaves out when it takes JSON apart, and with its
+/// numbers.
+pub fn without_nothing(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.into_iter().map(|(name, value)| (name, without_nothing(value)));
+            let nothing = |value: &Value| value.is_null() || *value == Value::Array(Vec::new());
+            members.filter(|(_, value)| !nothing(value)).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_nothing).collect(),
+        Value::Number(number) => number.as_f64().map_or(Value::Null, Value::from),
+        value => value,
     }
 }
 

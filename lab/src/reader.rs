@@ -87,6 +87,8 @@ pub struct Reader {
     consumer: BaseConsumer,
     /// Where each partition is to be read next: after the last record, or from the beginning.
     next: BTreeMap<i32, Offset>,
+    /// When a record last came, or the consumer began.
+    heard: Instant,
     topic: String,
     /// In the order of arrival: offsets grow inside a partition, partitions interleave.
     records: Vec<Record>,
@@ -127,7 +129,8 @@ impl Reader {
         ensure!(!partitions.is_empty(), "the topic does not exist");
         let next = partitions.iter().map(|partition| (partition.id(), Offset::Beginning));
         let (next, topic) = (next.collect(), topic.to_owned());
-        let reader = Reader { config, consumer, next, topic, records: Vec::new() };
+        let (heard, records) = (Instant::now(), Vec::new());
+        let reader = Reader { config, consumer, next, heard, topic, records };
         reader.assign()?;
         Ok(reader)
     }
@@ -157,7 +160,7 @@ impl Reader {
         mut done: impl FnMut(&[Record]) -> bool,
     ) -> Result<&[Record]> {
         let deadline = Instant::now() + timeout;
-        let mut heard = Instant::now();
+        self.heard = Instant::now();
         while !done(&self.records) {
             ensure!(
                 Instant::now() < deadline,
@@ -165,14 +168,7 @@ impl Reader {
                 self.records.len(),
                 self.topic
             );
-            let before = self.records.len();
             self.step()?;
-            if self.records.len() > before {
-                heard = Instant::now();
-            } else if heard.elapsed() > QUIET_MAX {
-                self.renew()?;
-                heard = Instant::now();
-            }
         }
         Ok(&self.records)
     }
@@ -184,21 +180,14 @@ impl Reader {
         self.renew()?;
         let mut unfinished: BTreeSet<i32> = self.next.keys().copied().collect();
         let deadline = Instant::now() + timeout;
-        let mut heard = Instant::now();
         while !unfinished.is_empty() {
             ensure!(
                 Instant::now() < deadline,
                 "partitions {unfinished:?} of {} were not read to their end in {timeout:?}",
                 self.topic
             );
-            let before = self.records.len();
             if let Some(partition) = self.step()? {
                 unfinished.remove(&partition);
-            } else if self.records.len() > before {
-                heard = Instant::now();
-            } else if heard.elapsed() > QUIET_MAX {
-                self.renew()?;
-                heard = Instant::now();
             }
         }
         Ok(&self.records)
@@ -212,17 +201,23 @@ impl Reader {
         // Knowing the leaders before the assignment spares its retry half a second later. Without
         // a broker, it has to be retried.
         drop(self.consumer.fetch_metadata(Some(&self.topic), QUIET_MAX / 2));
+        self.heard = Instant::now();
         self.assign()
     }
 
-    /// Takes one record in, or tells which partition ended.
+    /// Takes one record in, or tells which partition ended. Goes on with a new consumer if nothing
+    /// has come for long.
     fn step(&mut self) -> Result<Option<i32>> {
+        if self.heard.elapsed() > QUIET_MAX {
+            self.renew()?;
+        }
         match self.consumer.poll(POLL_TIMEOUT) {
             None => Ok(None),
             Some(Ok(message)) => {
                 let next = Offset::Offset(message.offset() + 1);
                 self.next.insert(message.partition(), next);
                 self.records.push(record_of(&message));
+                self.heard = Instant::now();
                 Ok(None)
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Some(partition)),

@@ -9,6 +9,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lab::debezium::without_nothing;
 use lab::{Kafka, Postgres, Record, Relay, read_all};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -427,21 +428,6 @@ fn same_value(expected: &Value, record: &Record, differs: Option<Differs>) -> bo
             ours != Some(None) && parsed(&value) == ours
         }
         _ => expected.get("value_volatile").is_some() || value == record.payload,
-    }
-}
-
-/// JSON without the members that Debezium leaves out when it takes JSON apart, and with its
-/// numbers.
-fn without_nothing(value: Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let members = members.into_iter().map(|(name, value)| (name, without_nothing(value)));
-            let nothing = |value: &Value| value.is_null() || *value == Value::Array(Vec::new());
-            members.filter(|(_, value)| !nothing(value)).collect()
-        }
-        Value::Array(items) => items.into_iter().map(without_nothing).collect(),
-        Value::Number(number) => number.as_f64().map_or(Value::Null, Value::from),
-        value => value,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where the two differ, and why.
 
 use lab::Record;
+use lab::debezium::without_nothing;
 use serde_json::Value;
 
 use crate::compare::{Compared, What};
@@ -88,19 +89,6 @@ fn headers(record: &Record) -> String {
 fn json(record: &Record) -> Option<Value> {
     let value = serde_json::from_slice(record.payload.as_deref()?).ok()?;
     Some(without_nothing(value))
-}
-
-fn without_nothing(value: Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let members = members.into_iter().map(|(name, value)| (name, without_nothing(value)));
-            let nothing = |value: &Value| value.is_null() || *value == Value::Array(Vec::new());
-            members.filter(|(_, value)| !nothing(value)).collect()
-        }
-        Value::Array(items) => items.into_iter().map(without_nothing).collect(),
-        Value::Number(number) => number.as_f64().map_or(Value::Null, Value::from),
-        value => value,
-    }
 }
 
 const fn known(scenario: &'static str, what: What, explains: Explains, why: &'static str) -> Known {
