@@ -38,6 +38,19 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// librdkafka takes a record for delivered as soon as one behind it is, for a broker lets
+    /// nothing in behind a gap (`rd_kafka_dr_implicit_ack`). But one that does not know the
+    /// producer does: if the topic was deleted and made anew, of two batches under way the first
+    /// may have been refused for want of a topic, and the second taken. There is no other trace of
+    /// that than an ack without an offset.
+    fn implied(topic: &str, partition: i32) -> Failure {
+        let reason = format!(
+            "not it was acknowledged, but one behind it in partition {partition}, which proves \
+             nothing if the topic was deleted and made anew"
+        );
+        Failure { topic: Some(topic.to_owned()), reason, of_record: None }
+    }
+
     fn of_code(topic: &str, error: &KafkaError) -> Failure {
         let code = error.rdkafka_error_code();
         let advice = code.map_or("", |code| match code {
@@ -197,13 +210,17 @@ impl Acks {
         if is_echo(error.rdkafka_error_code()) {
             self.echoes(failure);
         } else {
-            let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
-            // The first is the cause.
-            batch.failure.get_or_insert(failure);
-            drop(batch);
-            self.failed.store(true, Ordering::Release);
-            self.wake();
+            self.ends(failure);
         }
+    }
+
+    fn ends(&self, failure: Failure) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first is the cause.
+        batch.failure.get_or_insert(failure);
+        drop(batch);
+        self.failed.store(true, Ordering::Release);
+        self.wake();
     }
 
     fn echoes(&self, failure: Failure) {
@@ -289,6 +306,9 @@ impl ProducerContext for Acks {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         match result {
+            Ok(message) if message.offset() < 0 => {
+                self.ends(Failure::implied(message.topic(), message.partition()));
+            }
             Ok(message) => {
                 let ticket = Ticket::from_opaque(opaque);
                 self.acked(ticket);

@@ -199,3 +199,7 @@ impl Drop for Producer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "producer_tests.rs"]
+mod tests;

@@ -142,10 +142,30 @@ pub fn check(truth: &Truth, seen: &[Seen], homes: &impl Fn(u32) -> Vec<i32>) -> 
     let mut missing: Vec<_> = missing.into_iter().collect();
     missing.sort();
     for id in missing {
-        verdict.describe(|| format!("lost: {id} n={:?}", truth.numbers.get(id)));
+        verdict.describe(|| {
+            let n = truth.numbers.get(id).copied();
+            format!("lost: {id} n={n:?}{}", neighbours(seen, *id, n.unwrap_or_default()))
+        });
     }
     check_partitions(&mut verdict, seen, &first);
     verdict
+}
+
+/// What arrived of the same transaction, and of the same key next to it: they tell when and where
+/// a lost event should have been.
+fn neighbours(seen: &[Seen], lost: EventId, n: u32) -> String {
+    let is_near = |it: &&Seen| {
+        it.id.is_some_and(|id| {
+            let beside = it.n.is_some_and(|other| other.abs_diff(n) <= 1);
+            id.transaction == lost.transaction || id.key == lost.key && beside
+        })
+    };
+    let told = seen.iter().filter(is_near).take(DESCRIBED_MAX).map(|it| {
+        let Seen { partition, offset, id, n, position, .. } = it;
+        let id = id.map(|id| id.to_string()).unwrap_or_default();
+        format!("\n    near it: {partition}/{offset} {id} n={n:?} at {position:?}")
+    });
+    told.collect()
 }
 
 /// Where a partition's reader is.
