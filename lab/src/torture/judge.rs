@@ -34,8 +34,10 @@ pub(super) fn judge(stage: &Stage, mut report: Report) -> Report {
         must(peak >> 20 <= bound, format!("{} MiB of memory, over {bound}", peak >> 20));
     }
     let limit = stage.relay.memory_max().map(|bytes| bytes >> 20);
-    let limited = limit == plan.choices.limited.then_some(bound);
-    must(limited, format!("void: the relay ran under a limit of {limit:?} MiB of memory"));
+    must(
+        limit == plan.limit_mib(),
+        format!("void: the relay ran under a limit of {limit:?} MiB of memory"),
+    );
     must(!watched.samples.is_empty(), "void: nobody could look at the relay".to_owned());
     let lasted = stage.lasted.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut looks = 0;

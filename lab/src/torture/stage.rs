@@ -284,7 +284,10 @@ fn start_postgres(version: u16) -> Result<Postgres> {
 
 fn relay_of(plan: &Plan, binary: &Path) -> Builder {
     let relay = Relay::builder(binary);
-    if plan.choices.limited { relay.memory_max(plan.memory_max_mib() << 20) } else { relay }
+    match plan.limit_mib() {
+        Some(limit) => relay.memory_max(limit << 20),
+        None => relay,
+    }
 }
 
 fn proxy_to(server: &Postgres) -> Result<Proxy> {
