@@ -169,7 +169,7 @@ impl Plan {
         64 + self.choices.max_in_flight_mib.max(large)
     }
 
-    /// The limit that the kernel holds it to, if it does. It counts memory that is mapped, also what
+    /// The limit that the kernel holds it to, if it does. It counts what is mapped, also what
     /// glibc has given back for the time being; that was seen to be 44 MiB of 88 once.
     pub fn limit_mib(&self) -> Option<u64> {
         const GIVEN_BACK_MIB: u64 = 48;
