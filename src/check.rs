@@ -15,6 +15,7 @@ use crate::pg::preconditions as postgres;
 use crate::pg::session::{Looked, look};
 use crate::position::{Remembered, Source};
 use crate::recall;
+use crate::registry;
 use crate::verdict::{Check, Problem, Verdict, problem};
 
 /// What was found.
@@ -28,9 +29,7 @@ impl Report {
         let mut topics: Vec<String> =
             config.outboxes.iter().filter_map(Outbox::fixed_topic).collect();
         topics.extend(config.messages.iter().filter_map(Message::topic));
-        let mappings = config.messages.iter().map(|message| &message.mapping);
-        let letters = config.outboxes.iter().chain(mappings);
-        let letters = letters.filter(|mapping| mapping.on_poison == OnPoison::DeadLetter);
+        let letters = mappings(config).filter(|it| it.on_poison == OnPoison::DeadLetter);
         topics.extend(letters.filter_map(|mapping| mapping.dead_letter_topic.clone()));
         topics.sort_unstable();
         topics.dedup();
@@ -43,6 +42,7 @@ impl Report {
             };
             checks.iter().any(there)
         });
+        checks.extend(of_registry(config).await);
         checks.extend(of_postgres(config, &settings, remembers).await);
         Report(checks)
     }
@@ -118,6 +118,36 @@ async fn of_postgres(config: &Config, settings: &Settings, remembers: bool) -> V
             Err(error) => Err(problem(error.to_string(), LOG)),
         };
         checks.push(Check::new("position", found));
+    }
+    checks
+}
+
+/// How each table's rows become records, and the messages of each prefix.
+fn mappings(config: &Config) -> impl Iterator<Item = &Outbox> {
+    let messages = config.messages.iter().map(|message| &message.mapping);
+    config.outboxes.iter().chain(messages)
+}
+
+/// The schemas of subjects whose names are known beforehand.
+async fn of_registry(config: &Config) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for mapping in mappings(config) {
+        let (Some(subject), Some(encoding)) = (mapping.fixed_subject(), mapping.encoding) else {
+            continue;
+        };
+        let name = format!("subject {subject}");
+        if checks.iter().any(|check: &Check| check.name == name) {
+            continue;
+        }
+        let registry = config.registry.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            registry::usable(&registry, &subject, encoding).map_err(|error| {
+                let (what, remedy) = error.rsplit_once("; ").unwrap_or((&error, LOG));
+                problem(what, remedy)
+            })
+        });
+        let found = asked.await.unwrap_or_else(|error| Err(problem(error.to_string(), LOG)));
+        checks.push(Check::new(name, found));
     }
     checks
 }

@@ -21,6 +21,8 @@ use std::io::Write as _;
 
 use crate::pg::oid;
 use decimal::Digits;
+pub use decimal::unscaled;
+pub(crate) use json::base64;
 pub use json::json_string;
 use json::{Base64, hex, quote};
 

@@ -5,6 +5,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod connect;
+pub mod encode;
 pub mod error;
 pub mod feedback;
 pub mod frontier;
@@ -24,9 +25,11 @@ pub mod position;
 pub mod properties;
 pub mod recall;
 pub mod record;
+pub mod registry;
 pub mod relay;
 pub mod remedy;
 pub mod rewrite;
+pub mod schema;
 pub mod sensor;
 pub mod shutdown;
 #[cfg(test)]
@@ -37,5 +40,6 @@ pub mod supervise;
 pub mod template;
 #[cfg(test)]
 mod testing;
+mod trust;
 pub mod updates;
 pub mod verdict;

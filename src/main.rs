@@ -153,7 +153,8 @@ fn run(config: Config, accept_gap: bool) -> Outcome<()> {
         tokio::spawn(http::serve(listener, pages.clone()));
         Ok::<_, Box<dyn std::error::Error>>((pages, shutdown))
     })?;
-    runtime.block_on(Supervisor::new(config, accept_gap, pages, shutdown).run());
+    let supervisor = Supervisor::new(config, accept_gap, pages, shutdown)?;
+    runtime.block_on(supervisor.run());
     runtime.shutdown_timeout(THREADS_MAX);
     beside.shutdown_background();
     Ok(())

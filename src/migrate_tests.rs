@@ -170,15 +170,17 @@ fn every_column_is_named() {
     let document = connect(&[
         (".table.field.event.key", "a{b"),
         (".tracing.operation.name", "relay"),
-        (".route.by.field", "c}"),
+        (".route.by.field", "c}d"),
     ]);
     has(&document, "key = \"{a{{b}\"");
-    has(&document, "topic = \"outbox.event.{c}}}\"");
+    has(&document, "topic = \"outbox.event.{c}}d}\"");
     has(&document, "span_context = \"tracingspancontext\"");
     for option in ["id", "key", "payload"] {
         let option = format!(".table.field.event.{option}");
         let told = refused(&connector(&[(&option, "")]));
         assert!(told[0].ends_with("Postgres cannot have a column of this name"), "{told:?}");
+        let told = refused(&connector(&[(&option, "a}")]));
+        assert!(told[0].ends_with("walrelay cannot name a column that ends in a }"), "{told:?}");
         let told = refused(&connector(&[(&option, "${env:COLUMN}")]));
         assert!(told[0].contains("takes its value from outside of the file"), "{told:?}");
     }
@@ -234,7 +236,7 @@ fn placements_are_read_and_refused_as_the_router_does() {
     let told = refused(&connector(&[(".table.fields.additional.placement", "a,b:c,:header")]));
     assert_eq!(told.len(), 2, "{told:?}");
     let told = refused(&connector(&[(".table.fields.additional.placement", ":header")]));
-    assert!(told[0].ends_with("Postgres cannot have a column \"\""), "{told:?}");
+    assert!(told[0].ends_with("\"\": Postgres cannot have a column of this name"), "{told:?}");
     let twice = "a:envelope:payload,b:envelope:c,d:envelope:c";
     let told = refused(&connector(&[(".table.fields.additional.placement", twice)]));
     assert_eq!(told.len(), 2, "{told:?}");
@@ -315,7 +317,7 @@ fn converters_say_which_bytes_are_sent() {
         assert_eq!(form("org.apache.kafka.connect.storage.StringConverter", "-"), None);
         let (form, said) = format(part, "io.confluent.connect.avro.AvroConverter", "-");
         assert_eq!(form.as_deref(), Some("\"string\""));
-        assert!(said.contains("AvroConverter, which is not supported by this version"), "{said}");
+        assert!(said.contains("AvroConverter, by schemas that Debezium makes"), "{said}");
         let (form, said) = format(part, "io.debezium.converters.BinaryDataConverter", "-");
         assert_eq!(form.as_deref(), Some("\"string\""));
         assert!(said.contains("bytes of a bytea column go out as they are"), "{said}");
@@ -348,8 +350,8 @@ fn formats_of_debezium_server_say_which_bytes_are_sent() {
     assert_eq!(forms(&[("format.key", "json"), all, header]), ["json", "", with]);
     assert_eq!(forms(&[("format.value", "binary")]), ["", "string", with]);
     let document = of_server(&[("format.value", "avro"), ("format.apicurio.x", "y")]);
-    says(&document, "debezium.format.value is avro, which is not supported by this version");
-    says(&document, "no counterpart: debezium.format.apicurio.x: walrelay uses no schema");
+    says(&document, "debezium.format.value is avro, by schemas that Debezium makes");
+    says(&document, "no counterpart: debezium.format.apicurio.x: walrelay makes no schemas");
     for (name, format) in [("format.value", "xml"), ("format.header", "simplestring")] {
         let told = refused(&server(&[(name, format)]));
         let expected =
@@ -940,6 +942,9 @@ position_header = ""
 
 [[outbox]]
 table = "public.outbox"
+
+# An UPDATE that changes the primary key is an event to Debezium; here it is an update like any
+# other (on_update).
 id = "id"
 key = "aggregateid"
 payload = "payload"
@@ -1085,9 +1090,16 @@ position_header = ""
 
 [[outbox]]
 table = "public.outbox"
+
+# An UPDATE that changes the primary key is an event to Debezium; here it is an update like any
+# other (on_update).
 id = "id"
 key = "aggregateid"
 payload = "payload"
+
+# Of columns with a DEFAULT, Debezium writes that into schemas, and sends it in the place of NULL;
+# here NULL is null, and schemas have no defaults. Such a key may have other bytes, and another
+# partition.
 payload_format = "json_with_schema"
 envelope = { eventType = "type" }
 topic = "{aggregatetype}"
@@ -1106,6 +1118,9 @@ timestamp = ""
 headers = {}
 header_format = "json"
 on_update = "halt"
+
+# Debezium gives all events of one version of the schema the name that the first one had after its
+# start; here each has its own.
 schema_name = "app.public.outbox.{aggregatetype}.Value"
 
 [[outbox]]

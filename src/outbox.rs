@@ -262,7 +262,7 @@ impl Outboxes {
         let value = plan.fill_pointer(scratch, tuple, place, bytes)?;
         let row = scratch.row(tuple);
         let (payload, headers) = (row.get(value), Headers { fields: headers, row });
-        Some(Record { payload, headers, ..plan.record(scratch, tuple) })
+        Some(Record { payload, encoded: None, headers, ..plan.record(scratch, tuple) })
     }
 
     /// What goes to the outbox's topic for rows that are no records, if it has one: the row's key,
@@ -291,6 +291,7 @@ impl Outboxes {
             topic,
             key: plan.key.and_then(|key| row.get(key)),
             payload: with_payload.then(payload).flatten(),
+            encoded: None,
             headers: Headers { fields: &plan.letter_headers, row },
             partition: None,
             timestamp: scratch.timestamp,

@@ -15,6 +15,7 @@ mod step;
 use std::collections::BTreeMap;
 
 use crate::config::OnUpdate;
+use crate::encode::Encoder;
 use crate::frontier::{Frontier, Reached, Ticket};
 use crate::lsn::{Lsn, Position};
 use crate::outbox::{Outboxes, Place, Whose};
@@ -57,6 +58,7 @@ struct Transaction {
 #[derive(Debug)]
 pub struct Pipe {
     outboxes: Outboxes,
+    encoder: Encoder,
     frontier: Frontier,
     /// Between BEGIN and COMMIT.
     transaction: Option<Transaction>,
@@ -85,6 +87,7 @@ impl Pipe {
     pub fn new(outboxes: Outboxes, frontier: Frontier) -> Pipe {
         Pipe {
             outboxes,
+            encoder: Encoder::default(),
             frontier,
             transaction: None,
             last_commit: Lsn::ZERO,
@@ -108,6 +111,16 @@ impl Pipe {
     /// The outboxes.
     pub fn outboxes(&self) -> &Outboxes {
         &self.outboxes
+    }
+
+    /// What is known of schemas.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// Takes in what is answered about schemas, and tells what is asked.
+    pub fn encoder_mut(&mut self) -> &mut Encoder {
+        &mut self.encoder
     }
 
     /// What the catalog says of tables. Returns whether a row that was nobody's has a home now.
@@ -151,6 +164,7 @@ impl Pipe {
     /// A new connection begins at the frontier's LSN.
     pub fn reconnect(&mut self) {
         self.outboxes.forget_relations();
+        self.encoder.forget_waiting();
         self.transaction = None;
         self.last_commit = Lsn::ZERO;
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::config::Encoding;
 use crate::lsn::Position;
 use crate::pg::output::{Tuple, Value};
 use crate::pg::table::TableName;
@@ -26,6 +27,8 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// `None` is a tombstone.
     pub payload: Option<&'a [u8]>,
+    /// What the payload, which is JSON, still has to become.
+    pub encoded: Option<Encoded<'a>>,
     /// Name and value of each header, in the order they are sent.
     pub headers: Headers<'a>,
     /// The partition that the row asks for; without, the key decides.
@@ -36,6 +39,15 @@ pub struct Record<'a> {
     pub id: Option<&'a [u8]>,
     /// Whether it was handed over before, to a producer that is gone: Kafka may have it already.
     pub again: bool,
+}
+
+/// How a payload is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoded<'a> {
+    /// As what.
+    pub encoding: Encoding,
+    /// The subject with the schema; without, it is the topic's.
+    pub subject: Option<&'a str>,
 }
 
 /// What records are made of.

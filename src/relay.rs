@@ -17,9 +17,10 @@ use crate::kafka::positions::Positions;
 use crate::kafka::producer::Producer;
 use crate::metrics::{Metrics, postgres_clock_us};
 use crate::pg::response::Beside;
-use crate::pg::wire::Wire;
+use crate::pg::wire::{Wire, gather};
 use crate::pipe::{Pipe, Step, Stuck};
 use crate::record::Poison;
+use crate::registry::{Registry, answered};
 use crate::sensor::News;
 use crate::shutdown::Shutdown;
 use crate::stall::Stall;
@@ -60,6 +61,8 @@ pub struct Relay<'a> {
     pub pipe: &'a mut Pipe,
     /// Outlives the session as well.
     pub producer: &'a mut Producer,
+    /// Who asks for schemas, if there are any.
+    pub registry: Option<&'a Registry>,
     /// What is remembered in Kafka; without it, the slot is all there is.
     pub positions: Option<&'a mut Positions>,
     /// When statuses are due.
@@ -128,6 +131,9 @@ impl Relay<'_> {
             // 1. What brokers say: of topics, and acks, which make room for rows and are news for
             // the status.
             self.producer.refresh_topics();
+            if let Some(registry) = self.registry {
+                registry.refresh(self.pipe.encoder_mut());
+            }
             self.fetch_acks(&mut turn)?;
             // 2. Rows, as long as there is room.
             self.take_frames(&mut turn)?;
@@ -239,7 +245,9 @@ impl Relay<'_> {
             // 4. Acks: they are fetched with every turn, so that none waits for a stream that
             // never pauses.
             () = self.producer.acks().arrived() => {}
-            // 5. The next status.
+            // 5. Schemas.
+            () = answered(self.registry) => {}
+            // 6. The next status.
             () = tokio::time::sleep_until(next.into()) => {}
         }
         Ok(())
@@ -413,7 +421,10 @@ impl Relay<'_> {
         let reason = match &turn.halted {
             Some((stuck, _)) => Some(stuck.to_string()),
             None if !connected => acks.trouble(),
-            None if turn.blocked => self.producer.topic_trouble().map(str::to_owned),
+            None if turn.blocked => {
+                let topic = self.producer.topic_trouble();
+                topic.or(self.pipe.encoder().trouble()).map(str::to_owned)
+            }
             // Rows that wait for acks are not missing.
             None if frontier.is_idle() => turn.stalled.clone(),
             None => None,
@@ -480,15 +491,6 @@ impl Relay<'_> {
             }
         }
     }
-}
-
-/// Lets bytes gather in the socket. The runtime must not look there meanwhile: it would wake up
-/// for each message, which is what this is to avoid.
-#[expect(clippy::disallowed_methods, reason = "holds the loop up for at most 0.5 ms, on its own")]
-async fn gather(pause: Duration) {
-    std::thread::sleep(pause);
-    // What else runs on this thread, and a look at the socket.
-    tokio::task::yield_now().await;
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ async fn why_a_fast_stream_ends_is_told_although_it_ends_while_it_gathers() {
     let relay = Relay {
         wire: Wire::new(Stream::Unix(ours), &[]),
         pipe: &mut pipe,
+        registry: None,
         producer: &mut producer,
         positions: None,
         feedback: Feedback::new(Duration::from_secs(10)),

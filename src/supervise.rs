@@ -32,6 +32,7 @@ use crate::pg::setup::Setup;
 use crate::pipe::Pipe;
 use crate::position::{Remembered, Source};
 use crate::recall::{found, recall};
+use crate::registry::{Registry, RegistryError};
 use crate::relay::{Relay, SILENCE_MAX};
 use crate::remedy::Remedy;
 use crate::sensor::{Doubts, Sensor};
@@ -63,6 +64,7 @@ pub struct Supervisor {
     positions_topic: Option<String>,
     doubts: Doubts,
     pipe: Pipe,
+    registry: Option<Registry>,
     producer: Option<Producer>,
     /// Of the producer before.
     counts: Counts,
@@ -75,17 +77,25 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Everything made, nothing connected.
-    pub fn new(config: Config, accept_gap: bool, pages: Pages, shutdown: Shutdown) -> Supervisor {
+    ///
+    /// # Errors
+    /// The registry cannot be asked as it is configured.
+    pub fn new(
+        config: Config,
+        accept_gap: bool,
+        pages: Pages,
+        shutdown: Shutdown,
+    ) -> Result<Supervisor, RegistryError> {
         let kafka = Settings::new(&config);
         let setup = Setup { accept_gap, ..config.setup() };
-        let Config { postgres, delivery, outboxes, messages, .. } = config;
+        let Config { postgres, registry, delivery, outboxes, messages, .. } = config;
         let limits = Limits {
             records: delivery.max_in_flight,
             bytes: delivery.max_in_flight_bytes,
             span: SPAN_MAX,
         };
         let outboxes = Outboxes::new(outboxes, delivery.position_header).with_messages(messages);
-        Supervisor {
+        Ok(Supervisor {
             conninfo: postgres.conninfo,
             setup,
             kafka,
@@ -94,6 +104,7 @@ impl Supervisor {
             doubts: Doubts::default(),
             shutdown_grace: delivery.shutdown_grace,
             pipe: Pipe::new(outboxes, Frontier::new(Lsn::ZERO, limits)),
+            registry: registry.url.is_some().then(|| Registry::start(&registry)).transpose()?,
             producer: None,
             counts: Counts::new(),
             positions: None,
@@ -102,7 +113,7 @@ impl Supervisor {
             health: pages.health,
             metrics: pages.metrics,
             shutdown,
-        }
+        })
     }
 
     /// Runs sessions until the end is asked for.
@@ -174,6 +185,7 @@ impl Supervisor {
             wire,
             pipe: &mut self.pipe,
             producer,
+            registry: self.registry.as_ref(),
             positions: self.positions.as_mut(),
             feedback: Feedback::new(self.status_interval),
             health: &self.health,

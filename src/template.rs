@@ -15,7 +15,8 @@ pub const SPAN_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
 /// Text with columns of the outbox row in braces, and what is known of the row beside them.
 ///
-/// `{{` and `}}` stand for one brace.
+/// `{{` and `}}` stand for one brace. Of an odd number of `}` behind a column, the first one ends
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
@@ -272,7 +273,13 @@ fn split(subject: Subject, text: &str) -> Result<Vec<Part>, String> {
     let mut in_column = false;
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
+        let more = || rest.clone().take_while(|next| *next == '}').count();
         match c {
+            // Else the name would go on.
+            '}' if in_column && more().is_multiple_of(2) => {
+                parts.push(named(subject, std::mem::take(&mut piece))?);
+                in_column = false;
+            }
             '{' | '}' if rest.next_if_eq(&c).is_some() => piece.push(c),
             '{' if in_column => return Err("\"{\" inside of a column name".to_owned()),
             '}' if !in_column => return Err("\"}\" without a \"{\" before it".to_owned()),
@@ -281,10 +288,6 @@ fn split(subject: Subject, text: &str) -> Result<Vec<Part>, String> {
                     parts.push(Part::Literal(std::mem::take(&mut piece)));
                 }
                 in_column = true;
-            }
-            '}' => {
-                parts.push(named(subject, std::mem::take(&mut piece))?);
-                in_column = false;
             }
             _ => piece.push(c),
         }
@@ -335,6 +338,9 @@ mod tests {
         assert_eq!(parts("x.{My Column}"), [literal("x."), column("My Column")]);
         assert_eq!(parts("{odd}}name{{}"), [column("odd}name{")]);
         assert_eq!(parts("{.}"), [column(".")]);
+        assert_eq!(parts("{a}}}"), [column("a"), literal("}")]);
+        assert_eq!(parts("{{{a}}}"), [literal("{"), column("a"), literal("}")]);
+        assert_eq!(parts("{a}}}{b}"), [column("a"), literal("}"), column("b")]);
     }
 
     #[test]

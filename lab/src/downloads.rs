@@ -63,6 +63,11 @@ const DEBEZIUM_VERSION: &str = "3.6.0.Final";
 /// Of the archive.
 const DEBEZIUM_SHA256: &str = "901ce7b0b75b4dafaac4aa57dac6dfcad5937f96fb7159e25d22759bbf5192e4";
 
+const APICURIO_VERSION: &str = "2.6.13.Final";
+
+/// Of the archive.
+const APICURIO_SHA256: &str = "3cda1b34aa020fb4ac4dd6a66018d757e81e437f97e20a1f92d366b70091c6ba";
+
 /// Programs and the Debian packages that have them.
 const FETCHERS: &[(&str, &str)] = &[("mvn", "maven"), ("java", "default-jre-headless")];
 
@@ -120,6 +125,13 @@ pub fn debezium() -> Result<PathBuf> {
     provide(&format!("debezium-{DEBEZIUM_VERSION}"), DEBEZIUM_SHA256, fetch_debezium)
         .with_context(|| format!("get Debezium Server {DEBEZIUM_VERSION}"))
         .map(|folder| folder.join("debezium-server"))
+}
+
+/// The jar of Apicurio Registry, 142 MB of download.
+pub fn apicurio() -> Result<PathBuf> {
+    provide(&format!("apicurio-{APICURIO_VERSION}"), APICURIO_SHA256, fetch_apicurio)
+        .with_context(|| format!("get Apicurio Registry {APICURIO_VERSION}"))
+        .map(|folder| folder.join(format!("apicurio-registry-app-{APICURIO_VERSION}-runner.jar")))
 }
 
 /// The directory `name` of the cache, made by `make` unless it is there with the same `pin`.
@@ -214,16 +226,35 @@ fn fetch_debezium(folder: &Path) -> Result<()> {
     );
     fs::write(parent.join(format!("debezium-server-{DEBEZIUM_VERSION}.pom")), description)?;
     let artifact = format!("io.debezium:debezium-server-dist:{DEBEZIUM_VERSION}:tar.gz");
-    run(Command::new("mvn")
-        .args(["--batch-mode", "--quiet", "-Dstyle.color=never", MAVEN_COPY_ONE])
-        .arg(format!("-Dmaven.repo.local={}", repository.display()))
-        .arg(format!("-Dartifact={artifact}"))
-        .arg(format!("-DoutputDirectory={}", downloads.display())))?;
+    run(
+        copy_one(&artifact, &downloads).arg(format!("-Dmaven.repo.local={}", repository.display()))
+    )?;
     let archive = downloads.join(format!("debezium-server-dist-{DEBEZIUM_VERSION}.tar.gz"));
     expect_sha256("Debezium Server", DEBEZIUM_SHA256, &sha256_of_file(&archive)?)?;
     run(Command::new("tar").args(["--no-same-owner", "-xzf"]).arg(&archive).arg("-C").arg(folder))?;
     remove(&downloads)?;
     remove(&repository)
+}
+
+fn fetch_apicurio(folder: &Path) -> Result<()> {
+    require(&[FETCHERS, &[("tar", "tar"), ("gzip", "gzip")]].concat())?;
+    let downloads = folder.join("download");
+    let artifact = format!("io.apicurio:apicurio-registry-app:{APICURIO_VERSION}:tar.gz:all");
+    run(&mut copy_one(&artifact, &downloads))?;
+    let archive = downloads.join(format!("apicurio-registry-app-{APICURIO_VERSION}-all.tar.gz"));
+    expect_sha256("Apicurio Registry", APICURIO_SHA256, &sha256_of_file(&archive)?)?;
+    run(Command::new("tar").args(["--no-same-owner", "-xzf"]).arg(&archive).arg("-C").arg(folder))?;
+    remove(&downloads)
+}
+
+/// The call of Maven that copies one artifact, and nothing that it depends on, into `folder`.
+fn copy_one(artifact: &str, folder: &Path) -> Command {
+    let mut command = Command::new("mvn");
+    command
+        .args(["--batch-mode", "--quiet", "-Dstyle.color=never", MAVEN_COPY_ONE])
+        .arg(format!("-Dartifact={artifact}"))
+        .arg(format!("-DoutputDirectory={}", folder.display()));
+    command
 }
 
 /// Lets Maven copy the artifacts and all that they depend on into `folder`.

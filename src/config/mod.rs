@@ -27,8 +27,8 @@ pub use cloudevents::{
 };
 pub use message::{Content, Message, Prefix};
 pub use outbox::{
-    Envelope, Format, MissingColumns, OnOversize, OnPoison, OnUpdate, Outbox, POINTER_HEADER,
-    Payload,
+    Encoding, Envelope, Format, MissingColumns, OnOversize, OnPoison, OnUpdate, Outbox,
+    POINTER_HEADER, Payload, SUBJECT_SUFFIX,
 };
 pub(crate) use print::quoted;
 pub use reader::{Mistake, Mistakes};
@@ -37,7 +37,7 @@ pub use secret::Secret;
 use self::layers::File;
 use crate::pg::conninfo::Conninfo;
 use crate::pg::setup::{Mapped, Messages, Setup};
-use crate::template::Source;
+use crate::template::{Source, Template};
 
 /// The file that is read when none is named; it need not exist.
 pub const DEFAULT_PATH: &str = "walrelay.toml";
@@ -49,6 +49,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// Where the records go.
     pub kafka: Kafka,
+    /// Where the schemas of payloads are.
+    pub registry: Registry,
     /// What is promised on the way.
     pub delivery: Delivery,
     /// Metrics and health.
@@ -100,6 +102,19 @@ pub struct Kafka {
     pub brokers: Vec<String>,
     /// librdkafka's own settings, none of them one of ours; librdkafka itself checks them.
     pub properties: BTreeMap<String, String>,
+}
+
+/// `[registry]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registry {
+    /// Its `http://` or `https://` URL, without a `/` at its end; without, there is none.
+    pub url: Option<String>,
+    /// Who asks, if it wants to know.
+    pub basic_auth_user: Option<String>,
+    /// That user's password, and where it was found.
+    pub password: Option<(Secret, PasswordFrom)>,
+    /// A PEM file of whom to trust; without, whom the system trusts.
+    pub ca_file: Option<String>,
 }
 
 /// `[delivery]`
@@ -206,6 +221,8 @@ impl Outbox {
         columns.extend(key.map(|column| named("key", column)));
         columns.extend(self.payload.columns().map(|column| named("payload", column)));
         columns.extend(self.topic.columns().map(|column| named("topic", column)));
+        let subject = self.schema_subject.iter().flat_map(Template::columns);
+        columns.extend(subject.map(|column| named("schema_subject", column)));
         columns.extend(one("timestamp", &self.timestamp));
         if !self.envelope.members.is_empty() && self.payload_format == Format::JsonWithSchema {
             let schema_name = self.envelope.schema_name.columns();

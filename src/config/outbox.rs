@@ -8,6 +8,10 @@ use crate::template::{Source, Template};
 /// The header by which a pointer is known; it holds the table of the row that it points to.
 pub const POINTER_HEADER: &str = "walrelay-pointer";
 
+/// What a subject is called that is a topic's: `TopicNameStrategy`, the default of Confluent's
+/// serializers and deserializers, for values.
+pub const SUBJECT_SUFFIX: &str = "-value";
+
 /// `[[outbox]]`: a table, and how a row of it becomes a record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outbox {
@@ -23,6 +27,10 @@ pub struct Outbox {
     pub payload: Payload,
     /// How the payload is written.
     pub payload_format: Format,
+    /// What becomes of it after that, by a registered schema.
+    pub encoding: Option<Encoding>,
+    /// The subject that the schema is registered under; without, it is `TOPIC-value`.
+    pub schema_subject: Option<Template>,
     /// Whether an empty payload is no payload: a tombstone.
     pub tombstone_if_blank: bool,
     /// What goes into the value beside the payload.
@@ -63,6 +71,15 @@ impl Outbox {
         self.rewritten(self.topic.fixed(&self.table)?)
     }
 
+    /// The subject of its payloads' schema, if they have one, and it is the same for all rows.
+    pub fn fixed_subject(&self) -> Option<String> {
+        self.encoding?;
+        match &self.schema_subject {
+            Some(subject) => subject.fixed(&self.table),
+            None => self.fixed_topic().map(|topic| format!("{topic}{SUBJECT_SUFFIX}")),
+        }
+    }
+
     /// What `topic_regex` makes of a topic.
     pub fn rewritten(&self, topic: String) -> Option<String> {
         let Some(rewrite) = &self.topic_rewrite else { return Some(topic) };
@@ -80,6 +97,8 @@ impl Outbox {
             key_format: Format::String,
             payload: payload.into(),
             payload_format: Format::String,
+            encoding: None,
+            schema_subject: None,
             tombstone_if_blank: false,
             envelope: Envelope {
                 members: Vec::new(),
@@ -154,6 +173,28 @@ pub enum Format {
     Json,
     /// As JSON, with what it is beside it: `{"schema": …, "payload": …}`.
     JsonWithSchema,
+}
+
+/// What a payload that is JSON is sent as, by a registered schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// Avro.
+    Avro,
+    /// Protobuf.
+    Protobuf,
+    /// As it is, if it is valid.
+    JsonSchema,
+}
+
+impl Encoding {
+    /// What registries call such schemas.
+    pub fn name(self) -> &'static str {
+        match self {
+            Encoding::Avro => "AVRO",
+            Encoding::Protobuf => "PROTOBUF",
+            Encoding::JsonSchema => "JSON",
+        }
+    }
 }
 
 /// `missing_columns`

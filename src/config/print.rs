@@ -7,13 +7,13 @@ use super::secret::mask_url;
 use super::sections::cloudevents::MODES;
 use super::sections::message::CONTENTS;
 use super::sections::outbox::{
-    FORMATS, MISSING_COLUMNS, ON_OVERSIZE, ON_POISON, ON_UPDATE, WHOLE_ROW,
+    FORMATS, MISSING_COLUMNS, ON_OVERSIZE, ON_POISON, ON_UPDATE, PAYLOAD_FORMATS, WHOLE_ROW,
 };
 use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS};
 use super::value::{bytes, spelled};
 use super::{Config, Message, Outbox, PasswordFrom, Payload};
 use crate::rewrite::Rewrite;
-use crate::template::Source;
+use crate::template::{Source, Template};
 
 impl Config {
     /// Every key with the value in effect, secrets masked.
@@ -21,6 +21,7 @@ impl Config {
         let mut toml = Toml::default();
         self.print_postgres(&mut toml);
         self.print_kafka(&mut toml);
+        self.print_registry(&mut toml);
         self.print_delivery(&mut toml);
         toml.header("[http]");
         toml.text("listen", &self.http.listen.to_string());
@@ -38,15 +39,9 @@ impl Config {
 
     fn print_postgres(&self, toml: &mut Toml) {
         let postgres = &self.postgres;
-        let (file, env) = match &postgres.password_from {
-            Some(PasswordFrom::File(path)) => (path.as_str(), ""),
-            Some(PasswordFrom::Env(name)) => ("", name.as_str()),
-            None => ("", ""),
-        };
         toml.header("[postgres]");
         toml.text("url", &mask_url(postgres.url.reveal()));
-        toml.text("password_file", file);
-        toml.text("password_env", env);
+        toml.password(postgres.password_from.as_ref());
         toml.text("slot", &postgres.slot);
         toml.text("publication", &postgres.publication);
         toml.key("create", postgres.create);
@@ -62,6 +57,15 @@ impl Config {
         for (name, value) in masked(&self.kafka.properties) {
             toml.text(&quoted(name), value);
         }
+    }
+
+    fn print_registry(&self, toml: &mut Toml) {
+        let registry = &self.registry;
+        toml.header("[registry]");
+        toml.option("url", registry.url.as_ref());
+        toml.option("basic_auth_user", registry.basic_auth_user.as_ref());
+        toml.password(registry.password.as_ref().map(|(_, from)| from));
+        toml.option("ca_file", registry.ca_file.as_ref());
     }
 
     fn print_delivery(&self, toml: &mut Toml) {
@@ -104,7 +108,12 @@ impl Outbox {
             Payload::Columns(columns) => toml.list("payload", columns),
             Payload::Row => toml.text("payload", WHOLE_ROW),
         }
-        toml.text("payload_format", spelled(FORMATS, &self.payload_format));
+        let format = (self.payload_format, self.encoding);
+        toml.text("payload_format", spelled(PAYLOAD_FORMATS, &format));
+        toml.option(
+            "schema_subject",
+            self.schema_subject.as_ref().map(Template::to_string).as_ref(),
+        );
         toml.key("tombstone_if_blank", self.tombstone_if_blank);
     }
 
@@ -165,6 +174,17 @@ impl Toml {
     /// `""` stands for nothing.
     fn option(&mut self, name: &str, value: Option<&String>) {
         self.text(name, value.map_or("", String::as_str));
+    }
+
+    /// Where a password is found.
+    fn password(&mut self, from: Option<&PasswordFrom>) {
+        let (file, env) = match from {
+            Some(PasswordFrom::File(path)) => (path.as_str(), ""),
+            Some(PasswordFrom::Env(name)) => ("", name.as_str()),
+            None => ("", ""),
+        };
+        self.text("password_file", file);
+        self.text("password_env", env);
     }
 
     fn pairs(&mut self, name: &str, pairs: impl Iterator<Item = (String, String)>) {

@@ -20,7 +20,8 @@ use super::value::{
     text, whole, word,
 };
 use super::{
-    Config, Delivery, Guarantee, Http, Kafka, Log, LogFormat, PasswordFrom, Postgres, Secret,
+    Config, Delivery, Encoding, Guarantee, Http, Kafka, Log, LogFormat, PasswordFrom, Postgres,
+    Registry, Secret,
 };
 use crate::pg::conninfo::Conninfo;
 use crate::template::{Subject, check_identifier, check_topic};
@@ -43,6 +44,13 @@ check_interval = "5s"
 
 [kafka]
 properties = {}
+
+[registry]
+url = ""
+basic_auth_user = ""
+password_file = ""
+password_env = ""
+ca_file = ""
 
 [delivery]
 guarantee = "at_least_once"
@@ -125,10 +133,16 @@ fn sections(
     let messages = root.sections("message", "prefix", false, |index, section| {
         message::read(index, section, message_defaults, position_header, &mut prefixes)
     });
+    let encodes = |encoding: Option<Encoding>| encoding.is_some();
+    let rows = outboxes.iter().flatten().any(|outbox| encodes(outbox.encoding));
+    let is_needed =
+        rows || messages.iter().flatten().any(|message| encodes(message.mapping.encoding));
+    let registry = root.section("registry", |section| registry(section, env, is_needed));
     root.finish();
     Some(Config {
         postgres: postgres?,
         kafka: kafka?,
+        registry: registry?,
         delivery: delivery?,
         http: http?,
         log: log?,
@@ -139,8 +153,7 @@ fn sections(
 
 fn postgres(mut section: Reader<'_>, env: &Environment) -> Option<Postgres> {
     let (url, conninfo) = section.read("url", url).unzip();
-    let from_file = section.read("password_file", password_from_file);
-    let from_env = section.read("password_env", |value| password_from_env(value, env));
+    let password = password(&mut section, env);
     let slot = section.read("slot", checked(check_slot));
     let publication = section.read("publication", checked(check_identifier));
     let create = section.read("create", flag);
@@ -148,11 +161,6 @@ fn postgres(mut section: Reader<'_>, env: &Environment) -> Option<Postgres> {
     let status_interval = section.read("status_interval", duration(STATUS_INTERVAL));
     let check_interval = section.read("check_interval", duration(CHECK_INTERVAL));
 
-    let (from_file, from_env) = (from_file.flatten(), from_env.flatten());
-    if from_file.is_some() && from_env.is_some() {
-        section.mistake("password_env", "password_file is set as well; keep one of them");
-    }
-    let password = from_file.or(from_env);
     if password.is_some() && conninfo.as_ref().is_some_and(Conninfo::has_password) {
         section.mistake("url", "holds a password, and another one is set; keep one of them");
     }
@@ -180,6 +188,22 @@ fn kafka(mut section: Reader<'_>) -> Option<Kafka> {
     let properties = section.pairs("properties", property);
     section.finish();
     Some(Kafka { brokers: brokers?, properties: properties?.into_iter().collect() })
+}
+
+fn registry(mut section: Reader<'_>, env: &Environment, is_needed: bool) -> Option<Registry> {
+    let url = section.read("url", optional(check_http_url));
+    if is_needed && matches!(url, Some(None)) {
+        section.mistake("url", "required; a payload_format asks for schemas");
+    }
+    let user = section.read("basic_auth_user", optional(|_| Ok(())));
+    let password = password(&mut section, env);
+    let ca_file = section.read("ca_file", optional(|_| Ok(())));
+    if password.is_some() && matches!(user, Some(None)) {
+        section.mistake("basic_auth_user", "there is a password, and nobody whose it is");
+    }
+    section.finish();
+    let url = url?.map(|url| url.trim_end_matches('/').to_owned());
+    Some(Registry { url, basic_auth_user: user?, password, ca_file: ca_file? })
 }
 
 fn delivery(mut section: Reader<'_>) -> Option<Delivery> {
@@ -221,6 +245,29 @@ fn url(value: &Value) -> Result<(Secret, Conninfo), String> {
 
 /// A password, and where it was found.
 type Password = Option<(Secret, PasswordFrom)>;
+
+/// What `password_file` or `password_env` have.
+fn password(section: &mut Reader<'_>, env: &Environment) -> Password {
+    let from_file = section.read("password_file", password_from_file).flatten();
+    let from_env = section.read("password_env", |value| password_from_env(value, env)).flatten();
+    if from_file.is_some() && from_env.is_some() {
+        section.mistake("password_env", "password_file is set as well; keep one of them");
+    }
+    from_file.or(from_env)
+}
+
+/// Says nothing of what the URL holds: there may be a password in it.
+fn check_http_url(url: &str) -> Result<(), String> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    match rest.map(|rest| rest.split('/').next().unwrap_or_default()) {
+        Some(host) if host.contains('@') => {
+            Err("holds a user; set basic_auth_user and password_file or password_env instead"
+                .to_owned())
+        }
+        Some(host) if !host.is_empty() && !url.contains(['?', '#', ' ']) => Ok(()),
+        _ => Err("expected a URL like \"http://registry:8081\"".to_owned()),
+    }
+}
 
 fn password_from_file(value: &Value) -> Result<Password, String> {
     let path = text(value)?;

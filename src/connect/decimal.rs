@@ -178,27 +178,47 @@ impl Unscaled<'_> {
 
     /// Appends it as `BigInteger.toByteArray` and base64 have it.
     pub(super) fn base64(&self, out: &mut Vec<u8>) {
+        self.with_bytes(|bytes| base64(bytes, out));
+    }
+
+    /// Its bytes in big-endian two's complement, some of which only repeat its sign.
+    fn with_bytes<T>(&self, take: impl FnOnce(&[u8]) -> T) -> T {
         let digits = self.significant();
         let count = digits.clone().count();
         if count <= SHORT_DIGITS_MAX
             && let Some(number) = fold(digits.clone())
         {
             let number = if self.negative { -number } else { number };
-            return base64(&number.to_be_bytes(), out);
+            return take(&number.to_be_bytes());
         }
-        base64(&two_complement(digits, count, self.negative), out);
+        take(&two_complement(digits, count, self.negative))
     }
 }
 
-/// Appends a number in big-endian two's complement, without the bytes that only repeat its sign.
-pub(super) fn base64(mut bytes: &[u8], out: &mut Vec<u8>) {
+/// The unscaled value of a decimal number in big-endian two's complement, as short as it can be.
+/// `None` if the text is no such number, or not of so many digits, so many of them behind the
+/// point.
+pub fn unscaled(text: &str, precision: usize, scale: usize) -> Option<Vec<u8>> {
+    let digits = Digits::parse(text.as_bytes())?;
+    let unscaled = digits.unscaled(i32::try_from(scale).ok()?)?;
+    let fits = unscaled.significant().count() <= precision;
+    fits.then(|| unscaled.with_bytes(|bytes| shortest(bytes).to_vec()))
+}
+
+/// Big-endian two's complement without the bytes that only repeat the sign.
+fn shortest(mut bytes: &[u8]) -> &[u8] {
     while let [sign @ (0 | 0xFF), rest @ ..] = bytes
         && rest.first().is_some_and(|next| (*next >= 0x80) == (*sign == 0xFF))
     {
         bytes = rest;
     }
+    bytes
+}
+
+/// Appends a number in big-endian two's complement, without the bytes that only repeat its sign.
+pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     let mut base64 = Base64::new(out);
-    for byte in bytes {
+    for byte in shortest(bytes) {
         base64.push(*byte);
     }
     base64.end();

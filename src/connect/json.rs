@@ -91,6 +91,17 @@ pub(super) fn hex(text: &[u8]) -> Option<impl Iterator<Item = Option<u8>>> {
     Some(pairs.iter().map(move |&[high, low]| Some(digit(high)? << 4 | digit(low)?)))
 }
 
+/// Bytes as base64 has them.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    let mut out = Vec::new();
+    let mut base64 = Base64::new(&mut out);
+    for byte in bytes {
+        base64.push(*byte);
+    }
+    base64.end();
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// An encoder of base64 that is given one byte after the other.
 pub(super) struct Base64<'a> {
     out: &'a mut Vec<u8>,

@@ -18,6 +18,7 @@ async fn send(producer: &mut Producer, ticket: Ticket) {
         topic: "t",
         key: Some(b"k"),
         payload: None,
+        encoded: None,
         headers: Headers {
             fields: &[],
             row: Row { tuple: Tuple::of(&[0, 0]).unwrap(), bytes: &[], made: &[] },

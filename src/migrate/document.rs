@@ -61,6 +61,11 @@ impl Key {
         self
     }
 
+    /// Whether it says that something is written as JSON.
+    pub(super) fn is_json(&self) -> bool {
+        self.name.ends_with("_format") && self.value.contains("json")
+    }
+
     /// The key is not in effect.
     pub(super) fn off(mut self) -> Key {
         self.is_off = true;

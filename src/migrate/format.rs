@@ -126,6 +126,15 @@ fn bytes(name: &str, what: &str) -> Format {
 }
 
 fn unsupported(name: &str, what: &str) -> Format {
+    let of_schemas = ["avro", "protobuf", "jsonschema"];
+    if of_schemas.iter().any(|kind| what.to_lowercase().contains(kind)) {
+        return Format::doubtful(format!(
+            "{name} is {what}, by schemas that Debezium makes of the columns and registers. As it \
+             stands here the column goes out as text, and consumers that expect another form \
+             cannot read it. JSON payloads can be \"avro\", \"protobuf\" or \"json_schema\", by \
+             schemas that you register: see [registry]."
+        ));
+    }
     Format::doubtful(format!(
         "{name} is {what}, which is not supported by this version: as it stands here the column \
          goes out as text, and consumers that expect another form cannot read it."

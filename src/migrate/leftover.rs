@@ -15,7 +15,8 @@ const OFFSETS: &str =
     "how far walrelay has got is in the slot, and in the topic delivery.positions_topic";
 const MESSAGES: &str = "only rows of outbox tables are sent, and no messages of the log";
 const METADATA: &str = "BEGIN and END of transactions are not sent";
-const SCHEMAS: &str = "walrelay uses no schema registry";
+const SCHEMAS: &str = "walrelay makes no schemas of its own; [registry] and payload_format encode \
+                       JSON by those that you register";
 
 /// Why there is no counterpart, by the beginning of the option's name.
 const REASONS: [(&str, &str); 62] = [

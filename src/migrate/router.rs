@@ -13,6 +13,13 @@ use crate::template::check_identifier;
 const ID_HEADER: &str = "id";
 /// What Debezium Server sends is a record without them, so that they are not in effect.
 const IGNORED: &str = "Debezium Server's Kafka sink ignores it";
+const MOVED: &str = "An UPDATE that changes the primary key is an event to Debezium; here it is an \
+                     update like any other (on_update).";
+const DEFAULTS: &str = "Of columns with a DEFAULT, Debezium writes that into schemas, and sends it \
+                        in the place of NULL; here NULL is null, and schemas have no defaults. \
+                        Such a key may have other bytes, and another partition.";
+const NAMED: &str = "Debezium gives all events of one version of the schema the name that the \
+                     first one had after its start; here each has its own.";
 
 /// The sections, and what taking over depends on.
 #[derive(Clone, Debug)]
@@ -28,7 +35,8 @@ pub(super) fn translate(debezium: &mut Debezium) -> Outboxes {
     let routed_by = column(debezium, "route.by.field", "aggregatetype");
     let placements = placements(debezium);
     let mut keys = Vec::new();
-    keys.push(Key::text("id", &column(debezium, "table.field.event.id", "id")));
+    let id = column(debezium, "table.field.event.id", "id");
+    keys.push(Key::text("id", &id).say(MOVED));
     let key = column(debezium, "table.field.event.key", "aggregateid");
     keys.push(Key::text("key", &source(&key)));
     keys.extend(format_key("key_format", format::of(debezium, "key")));
@@ -37,6 +45,9 @@ pub(super) fn translate(debezium: &mut Debezium) -> Outboxes {
     partition_and_time(debezium, &placements, &mut keys);
     headers(debezium, &placements, &mut keys);
     debezium.options.take(format::FOR_ALL);
+    if let Some(key) = keys.iter_mut().find(|key| key.is_json()) {
+        *key = key.clone().say(DEFAULTS);
+    }
     let needs_updates = policies(debezium, &placements, &mut keys);
     let section = |(number, table): (usize, &Table)| {
         let mut section = Section::new("[[outbox]]");
@@ -54,7 +65,8 @@ pub(super) fn translate(debezium: &mut Debezium) -> Outboxes {
             let [prefix, schema, name, column] =
                 [prefix, &table.name.schema, &table.name.name, &routed_by].map(|it| doubled(it));
             let name = format!("{prefix}.{schema}.{name}.{{{column}}}.Value");
-            section.push(Key::text("schema_name", &name));
+            let key = Key::text("schema_name", &name);
+            section.push(if number == 0 { key.say(NAMED) } else { key });
         }
         section
     };
@@ -66,8 +78,8 @@ pub(super) fn translate(debezium: &mut Debezium) -> Outboxes {
 pub(super) fn column(debezium: &mut Debezium, option: &str, default: &str) -> String {
     let given = debezium.router(option);
     let column = debezium.plain(given.clone(), default);
-    if let (Err(_), Some(given)) = (check_identifier(&column), given) {
-        debezium.wrong(&given, "Postgres cannot have a column of this name");
+    if let (Err(what), Some(given)) = (check_column(&column), given) {
+        debezium.wrong(&given, what);
     }
     column
 }
@@ -76,10 +88,20 @@ pub(super) fn column(debezium: &mut Debezium, option: &str, default: &str) -> St
 pub(super) fn optional(debezium: &mut Debezium, option: &str) -> Option<String> {
     let given = debezium.router(option)?;
     let column = debezium.plain(Some(given.clone()), "");
-    if !column.is_empty() && check_identifier(&column).is_err() {
-        debezium.wrong(&given, "Postgres cannot have a column of this name");
+    if let Err(what) = check_column(&column)
+        && !column.is_empty()
+    {
+        debezium.wrong(&given, what);
     }
     Some(column).filter(|column| !column.is_empty())
+}
+
+fn check_column(column: &str) -> Result<(), &'static str> {
+    match check_identifier(column) {
+        Err(_) => Err("Postgres cannot have a column of this name"),
+        Ok(()) if column.ends_with('}') => Err("walrelay cannot name a column that ends in a }"),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// A column where a template could stand as well.
@@ -106,9 +128,8 @@ fn placements(debezium: &mut Debezium) -> Vec<Placement> {
         Vec::new()
     });
     for placement in &placements {
-        if check_identifier(&placement.column).is_err() {
-            let what = format!("Postgres cannot have a column {:?}", placement.column);
-            debezium.wrong(&given, &what);
+        if let Err(what) = check_column(&placement.column) {
+            debezium.wrong(&given, &format!("{:?}: {what}", placement.column));
         }
     }
     placements

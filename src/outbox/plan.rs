@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use super::make::{Make, Unmade};
-use crate::config::{CONTENT_TYPE, POINTER_HEADER, attribute_header};
+use crate::config::{CONTENT_TYPE, Encoding, POINTER_HEADER, attribute_header};
 use crate::lsn::Position;
 use crate::pg::output::{Tuple, Value};
 use crate::pg::time::{Moment, epoch_ms, iso_ms};
-use crate::record::{Field, Header, Headers, Origin, Poison, Record, Row, Timestamp};
+use crate::record::{Encoded, Field, Header, Headers, Origin, Poison, Record, Row, Timestamp};
 use crate::template::check_topic;
 
 /// 2000-01-01, from where Postgres counts, in milliseconds since 1970-01-01.
@@ -72,6 +72,8 @@ pub(super) struct Plan {
     pub(super) id: Option<usize>,
     pub(super) key: Option<Field>,
     pub(super) payload: Field,
+    /// What becomes of it by a schema, and the subject, if it has one of its own.
+    pub(super) encoding: Option<(Encoding, Option<Field>)>,
     /// The column it is made of, if it is one.
     pub(super) payload_column: Option<usize>,
     pub(super) headers: Vec<Header>,
@@ -176,6 +178,12 @@ impl Plan {
         match scratch.row(row).get(self.topic) {
             None => Err("a column of the topic is NULL".to_owned()),
             Some(topic) => check_topic(&String::from_utf8_lossy(topic)),
+        }?;
+        let Some((_, Some(subject))) = self.encoding else { return Ok(()) };
+        match scratch.row(row).get(subject).map(str::from_utf8) {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) => Err("the subject of its schema is no UTF-8".to_owned()),
+            None => Err("a column of the subject of its schema is NULL".to_owned()),
         }
     }
 
@@ -185,9 +193,14 @@ impl Plan {
         Record {
             origin: &self.origin,
             // It was checked.
-            topic: row.get(self.topic).and_then(|it| str::from_utf8(it).ok()).unwrap_or_default(),
+            topic: text(row.get(self.topic)),
             key: self.key.and_then(|key| row.get(key)),
             payload: self.payload_of(row),
+            encoded: self.encoding.map(|(encoding, subject)| Encoded {
+                encoding,
+                // It was checked, too.
+                subject: subject.map(|field| text(row.get(field))),
+            }),
             headers: Headers { fields: &self.headers, row },
             partition: scratch.partition,
             timestamp: scratch.timestamp,
@@ -341,6 +354,11 @@ impl Plan {
             format!("the column of its timestamp holds {text}, and Kafka's times begin with 1970")
         })
     }
+}
+
+/// Text that was checked.
+fn text(bytes: Option<&[u8]>) -> &str {
+    bytes.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
 }
 
 /// The text of a column; `None` is NULL.

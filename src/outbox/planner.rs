@@ -59,6 +59,10 @@ impl<'a> Planner<'a> {
             Payload::Row => (self.row(self.columns.iter().map(|it| it.name.as_str())), None),
         };
         let (payload, events) = self.event(payload);
+        let subject = outbox.schema_subject.as_ref().map(|subject| {
+            let pieces = self.pieces(subject);
+            self.make(Make::Text(pieces))
+        });
         let event = match (outbox.cloudevents.mode, payload, events.as_slice()) {
             (
                 Some(ContentMode::Structured),
@@ -82,6 +86,7 @@ impl<'a> Planner<'a> {
             key,
             payload,
             payload_column,
+            encoding: outbox.encoding.map(|encoding| (encoding, subject)),
             event,
             letter_headers: Plan::letter_headers(&headers, makes),
             pointer_headers: points.then(|| Plan::pointer_headers(&headers, is_event, makes)),

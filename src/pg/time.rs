@@ -13,13 +13,26 @@ pub fn epoch_ms(text: &[u8]) -> Option<i64> {
 /// The same of a text as JSON has it (ISO 8601, RFC 3339): a `T` or a space before the time, and
 /// any zone behind it; without one it is UTC.
 pub fn iso_ms(text: &[u8]) -> Option<i64> {
+    let (moment, ms_ahead) = iso(text)?;
+    let ms = moment.days().checked_mul(MS_PER_DAY)?.checked_add(moment.us / 1000)?;
+    ms.checked_sub(ms_ahead)
+}
+
+/// The same in microseconds.
+pub fn iso_us(text: &[u8]) -> Option<i64> {
+    let (moment, ms_ahead) = iso(text)?;
+    let us = moment.days().checked_mul(US_PER_DAY)?.checked_add(moment.us)?;
+    us.checked_sub(ms_ahead * 1000)
+}
+
+/// Such a text, and how far its zone is ahead of UTC, in milliseconds.
+fn iso(text: &[u8]) -> Option<(Moment, i64)> {
     let text = str::from_utf8(text).ok()?;
     let (date, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00:00"));
     let zone_at = time.find(['Z', 'z', '+', '-']).unwrap_or(time.len());
     let (time, zone) = time.split_at_checked(zone_at)?;
     let moment = Moment { us: us_of_day(time)?, ..Moment::parse(date.as_bytes())? };
-    let ms = moment.days().checked_mul(MS_PER_DAY)?.checked_add(moment.us / 1000)?;
-    ms.checked_sub(ms_ahead(zone)?)
+    Some((moment, ms_ahead(zone)?))
 }
 
 /// How far a zone like `+02`, `-0330` or `+05:30` is ahead of UTC, in milliseconds.
@@ -160,6 +173,7 @@ mod tests {
             ("2024-02-29T23:59:59.999999+00:00", 1_709_251_199_999),
         ] {
             assert_eq!(iso_ms(text.as_bytes()), Some(ms), "{text}");
+            assert_eq!(iso_us(text.as_bytes()).map(|us| us.div_euclid(1000)), Some(ms), "{text}");
         }
         for text in [
             "",

@@ -36,6 +36,8 @@ use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::oid::db::rfc5912;
 use x509_cert::der::{Decode, Encode};
 
+use crate::trust::{certificates_in, system_certificates, unreadable};
+
 /// How much TLS, and whom to trust.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
@@ -126,9 +128,9 @@ impl TlsSettings {
     /// `None` if any certificate will do.
     fn trust(&self) -> Result<Option<Trust>, String> {
         let trusted = match &self.root {
-            Some(Root::File(path)) => read_certificates(path)?,
+            Some(Root::File(path)) => certificates_in(path)?,
             None if self.mode < SslMode::VerifyCa => return Ok(None),
-            None | Some(Root::System) => system_certificates()?,
+            None | Some(Root::System) => system_certificates("sslrootcert")?,
         };
         let mut roots = RootCertStore::empty();
         let (usable, _) = roots.add_parsable_certificates(trusted.iter().cloned());
@@ -171,23 +173,13 @@ impl fmt::Display for SslMode {
     }
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(path, error))?;
-    if certificates.is_empty() {
-        return Err(format!("{}: holds no certificate in PEM form", path.display()));
-    }
-    Ok(certificates)
-}
-
 /// The certificate and key with which the client proves who it is.
 fn identity(
     cert: &Path,
     key: &Path,
     provider: &CryptoProvider,
 ) -> Result<Arc<SingleCertAndKey>, String> {
-    let chain = read_certificates(cert)?;
+    let chain = certificates_in(cert)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error))?;
     let signing = provider.key_provider.load_private_key(private);
     let signing = signing.map_err(|error| format!("{}: {error}", key.display()))?;
@@ -205,27 +197,6 @@ fn identity(
 fn public_key(certificate: &[u8]) -> Option<SubjectPublicKeyInfoDer<'static>> {
     let parsed = Certificate::from_der(certificate).ok()?;
     Some(parsed.tbs_certificate.subject_public_key_info.to_der().ok()?.into())
-}
-
-fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> String {
-    use rustls::pki_types::pem::Error;
-    match error {
-        Error::Io(error) => format!("{}: {error}", path.display()),
-        Error::NoItemsFound => format!("{}: holds nothing usable in PEM form", path.display()),
-        other => format!("{}: {other}", path.display()),
-    }
-}
-
-fn system_certificates() -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let errors = found.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        return Err(format!(
-            "this system has no trusted certificates{}{errors}; name a file with sslrootcert",
-            if errors.is_empty() { "" } else { ": " }
-        ));
-    }
-    Ok(found.certs)
 }
 
 /// Whom to believe.

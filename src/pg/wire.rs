@@ -202,6 +202,15 @@ impl Wire {
     }
 }
 
+/// Lets bytes gather in the socket. The runtime must not look there meanwhile: it would wake up
+/// for each message, which is what this is to avoid.
+#[expect(clippy::disallowed_methods, reason = "holds the loop up for at most 0.5 ms, on its own")]
+pub async fn gather(pause: Duration) {
+    std::thread::sleep(pause);
+    // What else runs on this thread, and a look at the socket.
+    tokio::task::yield_now().await;
+}
+
 #[cfg(test)]
 #[path = "wire_tests.rs"]
 mod tests;

@@ -3,6 +3,7 @@
 use super::Pipe;
 use super::refused::{Condemned, Flaw, Form, Refused, Sink};
 use super::step::{Instead, Step, Stuck};
+use crate::encode::Encoder;
 use crate::frontier::Frontier;
 use crate::lsn::Position;
 use crate::outbox::{Place, Whose};
@@ -16,6 +17,13 @@ struct Terms {
     again: bool,
     /// Among suspects, so many may be in flight together.
     together: Option<usize>,
+}
+
+impl Terms {
+    /// Whether as many suspects are in flight as may be.
+    fn crowded(self, frontier: &Frontier) -> bool {
+        self.together.is_some_and(|together| frontier.records() >= together)
+    }
 }
 
 impl Pipe {
@@ -34,7 +42,10 @@ impl Pipe {
             Ok(Ok(record)) => {
                 let record = Record { again: terms.again, ..record };
                 let handed_over = match condemned {
-                    None => hand_over(&mut self.frontier, terms, &record, place, sink),
+                    None => {
+                        let Pipe { frontier, encoder, .. } = self;
+                        encode_and_hand_over(frontier, encoder, terms, &record, place, sink)
+                    }
                     Some(Condemned { flaw, reason, .. }) => {
                         Err(Refused::Unsendable(*flaw, reason.clone()))
                     }
@@ -125,24 +136,44 @@ impl Pipe {
     }
 }
 
+/// Hands one record over as what its schema makes of it, if it has one. Returns its bytes.
+fn encode_and_hand_over(
+    frontier: &mut Frontier,
+    encoder: &mut Encoder,
+    terms: Terms,
+    record: &Record<'_>,
+    place: Place,
+    sink: &mut impl Sink,
+) -> Result<u64, Refused> {
+    let (Some(how), Some(_)) = (record.encoded, record.payload) else {
+        return hand_over(frontier, terms, record, place, sink);
+    };
+    // While a row waits it comes again with every ack, and this is the dear part.
+    if terms.crowded(frontier) || !frontier.has_room(0) {
+        return Err(Refused::Full);
+    }
+    let payload = Some(encoder.encode(record, how, place.position)?);
+    let record = Record { payload, encoded: None, ..*record };
+    hand_over(frontier, terms, &record, place, sink)
+}
+
 /// Hands one record over, if there is room for it. Returns its bytes.
 fn hand_over(
     frontier: &mut Frontier,
-    Terms { together, .. }: Terms,
+    terms: Terms,
     record: &Record<'_>,
     place: Place,
     sink: &mut impl Sink,
 ) -> Result<u64, Refused> {
     let Place { position, committed_us, .. } = place;
     let charge = record.charge();
-    let crowded = together.is_some_and(|together| frontier.records() >= together);
-    if crowded || !frontier.has_room(charge) {
+    if terms.crowded(frontier) || !frontier.has_room(charge) {
         return Err(Refused::Full);
     }
     let ticket = frontier.ticket(position, charge);
     sink.send(record, ticket)?;
     frontier.sent(position, committed_us, ticket);
-    if together.is_some() {
+    if terms.together.is_some() {
         // What the broker has taken of them need not be sent again because of the next one.
         frontier.cut();
     }

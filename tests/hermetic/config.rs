@@ -55,6 +55,10 @@ fn mistakes<const N: usize>(text: &str, env: [(&str, &str); N]) -> Vec<String> {
 }
 
 const FORMATS: &str = "expected \"string\", \"json\" or \"json_with_schema\", got \"avro\"";
+const PAYLOAD_FORMATS: &str = "expected \"string\", \"json\", \"json_with_schema\", \"avro\", \
+                               \"protobuf\" or \"json_schema\", got \"xml\"";
+const NO_SUBJECT: &str = "payload_format has no use for a schema";
+const NO_URL: &str = "expected a URL like \"http://registry:8081\"";
 const NO_PREFIX: &str = "expected a prefix, like \"orders\", or \"orders.*\" for all that begin \
                          so, got \"\"";
 const NO_REGEX: &str = "\"(a)(\" is no regular expression: Parsing error at position 4: \
@@ -125,6 +129,19 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("kafka.properties", "'x=y'", "expected a table, got text"),
     ("kafka.properties.x", "[1]", "expected text, a number, true or false, got a list"),
     ("kafka.properties.\"a b\"", "1", "is not the name of a librdkafka property"),
+    ("registry.url", "5", "expected text, got 5"),
+    ("registry.url", "'registry:8081'", NO_URL),
+    ("registry.url", "'http://'", NO_URL),
+    ("registry.url", "'http://r?a=b'", NO_URL),
+    (
+        "registry.url",
+        "'http://u:hunter2@r'",
+        "holds a user; set basic_auth_user and password_file or password_env instead",
+    ),
+    ("registry.basic_auth_user", "5", "expected text, got 5"),
+    ("registry.password_file", "'/dev/null'", "\"/dev/null\" is empty"),
+    ("registry.password_env", "'PGPASSWORD'", "names an environment variable that is not set"),
+    ("registry.ca_file", "5", "expected text, got 5"),
     (
         "delivery.guarantee",
         "'exactly_once'",
@@ -200,7 +217,8 @@ const WRONG: &[(&str, &str, &str)] = &[
         "'/' is not allowed in a topic name (only letters, digits, \".\", \"_\" and \"-\")",
     ),
     ("outbox[0].key_format", "'avro'", FORMATS),
-    ("outbox[0].payload_format", "'avro'", FORMATS),
+    ("outbox[0].payload_format", "'xml'", PAYLOAD_FORMATS),
+    ("outbox[0].schema_subject", "'{type}'", NO_SUBJECT),
     ("outbox[0].header_format", "'avro'", FORMATS),
     ("outbox[0].envelope", "'x'", "expected a table, got text"),
     ("outbox[0].envelope.payload", "'x'", "the payload has this member already"),
@@ -290,7 +308,8 @@ const WRONG: &[(&str, &str, &str)] = &[
         "a message is no row; \"$content\" is all of its content, or name one member of it",
     ),
     ("message[0].payload", "''", "expected a name of 1 to 63 bytes without NUL, got \"\""),
-    ("message[0].payload_format", "'avro'", FORMATS),
+    ("message[0].payload_format", "'xml'", PAYLOAD_FORMATS),
+    ("message[0].schema_subject", "'{type}'", NO_SUBJECT),
     ("message[0].tombstone_if_blank", "'x'", "expected true or false, got \"x\""),
     (
         "message[0].topic",
@@ -906,6 +925,48 @@ fn what_fits_no_message_is_told() {
 }
 
 #[test]
+fn schemas_have_a_registry_and_payloads_that_are_theirs_alone() {
+    let told = |text: &str| mistakes(&format!("{}\n{text}", document("log.level", "'info'")), []);
+    let required = "registry.url: required; a payload_format asks for schemas";
+    for list in ["[[outbox]]", "[[message]]\nprefix = 'p'"] {
+        assert_eq!(told(&format!("{list}\npayload_format = 'avro'")), [required]);
+    }
+    let registry = "[registry]\nurl = 'http://r:8081/'\n";
+    let more = "[[outbox]]\npayload_format = 'protobuf'\nenvelope = { a = 'b' }\n\
+                cloudevents = 'binary'";
+    assert_eq!(
+        told(&format!("{registry}{more}")),
+        [
+            "outbox[0].envelope: payload_format encodes the payload by a schema, which has no \
+             place for more; name the columns in payload that the value is to have",
+            "outbox[0].cloudevents: payload_format encodes the payload by a schema, which makes \
+             no event of it; use the one or the other",
+        ]
+    );
+    let more = "[[outbox]]\npayload_format = 'avro'\nschema_subject = '{'";
+    let unclosed = "outbox[0].schema_subject: \"{\" without a \"}\" after it (walrelay.toml:9)";
+    assert_eq!(told(&format!("{registry}{more}")), [unclosed]);
+    let env = [("WALRELAY__REGISTRY__PASSWORD_ENV", "SECRET"), ("SECRET", "hunter2")];
+    let nobody = parse(&format!("{}\n{registry}", document("log.level", "'info'")), env);
+    let nobody = nobody.unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(nobody, ["registry.basic_auth_user: there is a password, and nobody whose it is"]);
+
+    let good = format!("{}\n{registry}basic_auth_user = 'u'\n", document("log.level", "'info'"));
+    let config = parse(&good, env).unwrap();
+    assert_eq!(config.registry.url.as_deref(), Some("http://r:8081"), "without the last /");
+    assert!(!format!("{config:?}").contains("hunter2") && !config.to_toml().contains("hunter2"));
+    let subject = |keys: &str| {
+        let text = format!("{good}[[outbox]]\npayload_format = 'avro'\n{keys}");
+        parse(&text, env).unwrap().outboxes[0].fixed_subject()
+    };
+    assert_eq!(subject("topic = 'orders'").as_deref(), Some("orders-value"));
+    assert_eq!(subject("schema_subject = 'shop.Order'").as_deref(), Some("shop.Order"));
+    assert_eq!(subject("schema_subject = '{type}'"), None);
+    assert_eq!(subject(""), None);
+    assert_eq!(config.outboxes[0].fixed_subject(), None);
+}
+
+#[test]
 fn topics_that_rows_do_not_change_are_known() {
     let topic = |text: &str| parse(text, NO_ENV).unwrap().outboxes[0].fixed_topic();
     let of = |keys: &str| topic(&(document("outbox[0].topic", keys)));
@@ -927,64 +988,70 @@ fn topics_that_rows_do_not_change_are_known() {
     assert_eq!(topic(rewritten).as_deref(), Some("events.a"));
 }
 
-#[test]
-fn the_effective_configuration_loads_again() {
-    let file = PasswordFile::new("effective", "pw");
-    let text = format!(
-        r#"
+/// Much of what can be configured.
+const EFFECTIVE: &str = r#"
         log.level = 'debug'
         [postgres]
         url = 'postgres://u@h/db?sslmode=require'
-        password_file = '{}'
+        password_file = 'PASSWORD_FILE'
         failover = true
         status_interval = '1500ms'
         check_interval = '10m'
         [kafka]
         brokers = ['a:1', '[::1]:2']
-        properties = {{ 'client.id' = "a\"b\\\u007f\n", 'linger.ms' = 5 }}
+        properties = { 'client.id' = "a\"b\\\u007f\n", 'linger.ms' = 5 }
+        [registry]
+        url = 'https://r:8081/apis/ccompat/v7'
+        basic_auth_user = 'u'
+        password_file = 'PASSWORD_FILE'
+        ca_file = '/etc/ca.pem'
         [delivery]
         positions_topic = ''
         max_in_flight_bytes = 1234567
         shutdown_grace = '0s'
         [[outbox]]
         table = '"My Schema"."Out""box"'
-        topic = 'a.{{b}}'
-        key = '{{a{{{{}}-{{b}}'
-        headers = {{ 'x y' = 'Column"', b = 'c', f = '{{$xid}}', brace = '{{a{{{{}}' }}
-        static_headers = {{ app = 'a{{b', none = '' }}
+        topic = 'a.{b}'
+        key = '{a{{}-{b}'
+        headers = { 'x y' = 'Column"', b = 'c', f = '{$xid}', brace = '{a{{}' }
+        static_headers = { app = 'a{b', none = '' }
         partition = 'p'
         timestamp = 't'
         tombstone_if_blank = true
         key_format = 'json'
         header_format = 'json_with_schema'
         payload_format = 'json'
-        envelope = {{ z = 'last', a = 'first' }}
-        schema_name = '{{b}}.Value'
+        envelope = { z = 'last', a = 'first' }
+        schema_name = '{b}.Value'
         schema_version = 'v'
         topic_regex = '(a)\.(?<rest>.*)'
-        topic_replacement = '$1-${{rest}}'
+        topic_replacement = '$1-${rest}'
         span_context = 'span'
         missing_columns = 'ignore'
         on_update = 'halt'
         on_poison = 'skip'
         [[outbox]]
         key = ''
-        headers = {{}}
+        headers = {}
         payload = ['a', '*', 'b"c']
         dead_letter_topic = 'dlq'
         on_oversize = 'pointer'
         cloudevents = 'binary'
-        cloudevents_attributes = {{ source = '/a/{{b}}', subject = 'c', x1 = 'My "Column"' }}
+        cloudevents_attributes = { source = '/a/{b}', subject = 'c', x1 = 'My "Column"' }
         [[outbox]]
         table = 'events'
         payload = '*'
         cloudevents = 'structured'
+        [[outbox]]
+        table = 'schemas'
+        payload_format = 'avro'
+        schema_subject = 'x.{type}'
         [[message]]
         prefix = 'a "b".*'
-        key = '{{$rest}}'
+        key = '{$rest}'
         payload = '$content'
         header_format = 'json'
-        headers = {{ of = '$prefix', b = '{{b}}' }}
+        headers = { of = '$prefix', b = '{b}' }
         timestamp = 't'
         topic_regex = 'a'
         topic_replacement = 'b'
@@ -992,10 +1059,14 @@ fn the_effective_configuration_loads_again() {
         [[message]]
         prefix = '*'
         content = 'raw'
-        headers = {{ of = '{{$prefix}}' }}
-        "#,
-        file.path()
-    );
+        headers = { of = '{$prefix}' }
+        payload_format = 'json_schema'
+        "#;
+
+#[test]
+fn the_effective_configuration_loads_again() {
+    let file = PasswordFile::new("effective", "pw");
+    let text = EFFECTIVE.replace("PASSWORD_FILE", file.path());
     let config = parse(&text, NO_ENV).unwrap();
     let written = config.to_toml();
     assert_eq!(parse(&written, NO_ENV).unwrap_or_else(|m| panic!("{m}\n{written}")), config);

@@ -109,6 +109,7 @@ async fn e5_a_network_that_is_dark_one_way_ends_the_session() {
     let mut shutdown = Shutdown::on_signals().unwrap();
     let silence_max = Duration::from_secs(2);
     let session = walrelay::relay::Relay {
+        registry: None,
         wire: Wire::new(stream, &rest),
         pipe: &mut pipe,
         producer: &mut producer,

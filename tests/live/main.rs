@@ -33,6 +33,8 @@ mod golden;
 mod router;
 // Events without a table.
 mod messages;
+// Payloads by registered schemas.
+mod registry;
 // A broker that freezes, forgets, is late or has no room left.
 mod brokers;
 // Three brokers: leaders and controllers that change.

@@ -21,6 +21,8 @@ pub(super) struct Others<'a> {
     pub(super) id: Option<&'a Option<String>>,
     /// `tombstone_if_blank`.
     pub(super) tombstone: bool,
+    /// Whether `payload_format` encodes the payload by a schema.
+    pub(super) encoding: bool,
     /// `delivery.position_header`.
     pub(super) position_header: Option<&'a str>,
 }
@@ -39,6 +41,11 @@ pub(super) fn read(section: &mut Reader<'_>, others: &Others<'_>) -> Option<Clou
     if events.mode == Some(ContentMode::Structured) && others.tombstone {
         let told = "an event in structured mode is never a tombstone; set tombstone_if_blank = \
                     false, or cloudevents = \"binary\"";
+        section.mistake("cloudevents", told);
+    }
+    if events.mode.is_some() && others.encoding {
+        let told = "payload_format encodes the payload by a schema, which makes no event of it; \
+                    use the one or the other";
         section.mistake("cloudevents", told);
     }
     let id = others.id?.as_deref();

@@ -6,8 +6,8 @@ use config::{Value, ValueKind};
 
 use super::super::cloudevents::CloudEvents;
 use super::super::outbox::{
-    Envelope, Format, MissingColumns, OnOversize, OnPoison, OnUpdate, Outbox, POINTER_HEADER,
-    Payload,
+    Encoding, Envelope, Format, MissingColumns, OnOversize, OnPoison, OnUpdate, Outbox,
+    POINTER_HEADER, Payload,
 };
 use super::super::reader::Reader;
 use super::super::value::{Words, check_header, expected, flag, optional, table_name, text, word};
@@ -26,6 +26,7 @@ key = "aggregateid"
 key_format = "string"
 payload = "payload"
 payload_format = "string"
+schema_subject = ""
 tombstone_if_blank = false
 envelope = {}
 schema_name = "{$schema}.{$table}.Value"
@@ -52,6 +53,15 @@ pub(in super::super) const FORMATS: &Words<Format> = &[
     ("string", Some(Format::String)),
     ("json", Some(Format::Json)),
     ("json_with_schema", Some(Format::JsonWithSchema)),
+];
+/// How payloads are written, and what becomes of that.
+pub(in super::super) const PAYLOAD_FORMATS: &Words<(Format, Option<Encoding>)> = &[
+    ("string", Some((Format::String, None))),
+    ("json", Some((Format::Json, None))),
+    ("json_with_schema", Some((Format::JsonWithSchema, None))),
+    ("avro", Some((Format::String, Some(Encoding::Avro)))),
+    ("protobuf", Some((Format::String, Some(Encoding::Protobuf)))),
+    ("json_schema", Some((Format::String, Some(Encoding::JsonSchema)))),
 ];
 pub(in super::super) const MISSING_COLUMNS: &Words<MissingColumns> =
     &[("error", Some(MissingColumns::Error)), ("ignore", Some(MissingColumns::Ignore))];
@@ -107,7 +117,8 @@ pub(super) fn read(
     let span_context = section.read("span_context", optional(check_identifier));
     let others = cloudevents::Others {
         id: id.as_ref(),
-        tombstone: matches!(shape, Some((_, _, true, _))),
+        tombstone: shape.as_ref().is_some_and(|shape| shape.tombstone_if_blank),
+        encoding: shape.as_ref().is_some_and(|shape| shape.encoding.is_some()),
         position_header,
     };
     let spans = matches!(span_context, Some(Some(_)));
@@ -119,7 +130,8 @@ pub(super) fn read(
     let missing_columns = section.read("missing_columns", word(MISSING_COLUMNS));
     let on_update = section.read("on_update", word(ON_UPDATE));
     let poison = poison(section);
-    let (payload, payload_format, tombstone_if_blank, envelope) = shape?;
+    let Shape { payload, payload_format, encoding, schema_subject, tombstone_if_blank, envelope } =
+        shape?;
     let (on_poison, dead_letter_topic) = poison?;
     Some(Outbox {
         table: table?,
@@ -128,6 +140,8 @@ pub(super) fn read(
         key_format: key_format?,
         payload,
         payload_format,
+        encoding,
+        schema_subject,
         tombstone_if_blank,
         envelope,
         topic: topic?,
@@ -183,16 +197,36 @@ fn oversize(
 }
 
 /// What the value is made of, and how it is written.
-fn shape(subject: Subject, section: &mut Reader<'_>) -> Option<(Payload, Format, bool, Envelope)> {
+struct Shape {
+    payload: Payload,
+    payload_format: Format,
+    encoding: Option<Encoding>,
+    schema_subject: Option<Template>,
+    tombstone_if_blank: bool,
+    envelope: Envelope,
+}
+
+fn shape(subject: Subject, section: &mut Reader<'_>) -> Option<Shape> {
     let payload = section.read("payload", |value| match (subject, payload(value)?) {
         (Subject::Message, Payload::Columns(_) | Payload::Row) => Err(format!(
             "a message is no row; {CONTENT:?} is all of its content, or name one member of it"
         )),
         (_, payload) => Ok(payload),
     });
-    let format = section.read("payload_format", word(FORMATS));
+    let (format, encoding) = section.read("payload_format", word(PAYLOAD_FORMATS)).unzip();
+    let encoding = encoding.flatten();
+    let schema_subject = section.read("schema_subject", |value| match (text(value)?, encoding) {
+        ("", _) => Ok(None),
+        (_, None) if format.is_some() => Err("payload_format has no use for a schema".to_owned()),
+        (text, _) => Template::over(subject, text).map(Some),
+    });
     let tombstone = section.read("tombstone_if_blank", flag);
     let envelope = envelope(section);
+    if encoding.is_some() && envelope.as_ref().is_some_and(|it| !it.members.is_empty()) {
+        let told = "payload_format encodes the payload by a schema, which has no place for more; \
+                    name the columns in payload that the value is to have";
+        section.mistake("envelope", told);
+    }
     if let Some(Payload::Columns(_) | Payload::Row) = payload {
         if format.is_some_and(|format| format != Format::String) {
             let told = "the payload is a row, which is JSON already; leave it \"string\"";
@@ -206,7 +240,14 @@ fn shape(subject: Subject, section: &mut Reader<'_>) -> Option<(Payload, Format,
             section.mistake("envelope", told);
         }
     }
-    Some((payload?, format?, tombstone?, envelope?))
+    Some(Shape {
+        payload: payload?,
+        payload_format: format?,
+        encoding,
+        schema_subject: schema_subject?,
+        tombstone_if_blank: tombstone?,
+        envelope: envelope?,
+    })
 }
 
 /// `payload`: a column, or a list of them, which in the environment has commas.
