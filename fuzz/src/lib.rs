@@ -8,6 +8,7 @@ mod frame;
 mod input;
 mod pgoutput;
 mod pipe;
+mod schema;
 #[allow(dead_code, reason = "its random schedules are for unit tests")]
 #[path = "../../src/testing.rs"]
 mod testing;
@@ -16,3 +17,4 @@ pub use config::config;
 pub use frame::frame;
 pub use pgoutput::pgoutput;
 pub use pipe::pipe;
+pub use schema::schema;

@@ -34,6 +34,11 @@ fn nothing_unacked_is_confirmed_whatever_the_server_says() {
 }
 
 #[test]
+fn what_is_encoded_is_read_by_the_library_whose_schema_it_is() {
+    play("schema", targets::schema);
+}
+
+#[test]
 fn a_configuration_is_printed_as_it_is_read_and_without_its_secrets() {
     play("config", targets::config);
 }
