@@ -40,7 +40,7 @@ mutants: ## Whether the simulation notices planted faults, and after how many sc
 
 # New inputs are kept beside what is built, and what is in the tree is only read.
 FUZZ = $(or $(TARGET_NAME),pipe)
-fuzz: ## Odd inputs: TARGET_NAME=frame, pgoutput, pipe, schema or config, MINUTES=1; needs a nightly Rust
+fuzz: ## Odd inputs: TARGET_NAME=frame, pgoutput, pipe, schema, config, MINUTES=1; needs nightly
 	scripts/need cargo-fuzz
 	mkdir -p $(TARGET)/fuzz/$(FUZZ)
 	cargo +nightly fuzz run --sanitizer none -O -a $(FUZZ) $(TARGET)/fuzz/$(FUZZ) \

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use crate::config::{Encoding, SUBJECT_SUFFIX};
 use crate::lsn::Position;
-use crate::pipe::{Flaw, Refused};
 use crate::record::{Encoded, Record};
 use crate::schema::{Schema, other_kind};
 
@@ -41,6 +40,15 @@ pub struct Answer {
     pub number: u64,
     /// Its latest schema, or why there is none that can be used.
     pub schema: Result<Arc<Schema>, String>,
+}
+
+/// Why a payload is not encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unencoded {
+    /// Not yet: the cursor stays where it is until there is an answer.
+    Waits,
+    /// It does not fit its schema, for this reason.
+    Unfit(String),
 }
 
 /// The schemas of the subjects that records have had so far.
@@ -89,7 +97,7 @@ impl Encoder {
         record: &Record<'_>,
         encoded: Encoded<'_>,
         position: Position,
-    ) -> Result<&[u8], Refused> {
+    ) -> Result<&[u8], Unencoded> {
         self.name.clear();
         match encoded.subject {
             Some(subject) => self.name.push_str(subject),
@@ -108,7 +116,7 @@ impl Encoder {
             if awaited.as_ref() != Some(name) {
                 *awaited = Some(name.clone());
             }
-            Err(Refused::Full)
+            Err(Unencoded::Waits)
         };
         let Some(subject) = subjects.get_mut(name) else {
             subjects.insert(name.clone(), Subject::default());
@@ -131,7 +139,7 @@ impl Encoder {
                 let id = schema.id();
                 let reason =
                     format!("its payload does not fit schema {id} of subject {name}: {misfit}");
-                Err(Refused::Unsendable(Flaw::Other, reason))
+                Err(Unencoded::Unfit(reason))
             }
             (Err(_), doubt) => {
                 if doubt.is_none_or(|doubt| doubt.position != position) {

@@ -1,10 +1,14 @@
 //! The pipe step by step: what is an error, what holds it up, what is stepped over.
 
+use std::sync::Arc;
+
 use super::*;
-use crate::config::Outbox;
+use crate::config::{Encoding, Outbox};
+use crate::encode::Answer;
 use crate::frontier::Limits;
 use crate::pg::table::TableName;
 use crate::record::Record;
+use crate::schema::{Registered, Schema};
 use crate::template::Template;
 use crate::testing::{Bytes, begin, commit, data, insert, keepalive, relation};
 
@@ -652,4 +656,50 @@ fn c22_commit_times_that_go_back_change_nothing() {
         scene.commit(at);
     }
     assert_eq!((scene.given.records.len(), scene.confirmed()), (3, 310));
+}
+
+/// A pipe whose payloads are held against a schema, with a transaction begun.
+fn encoding(encoding: Option<Encoding>) -> Scene {
+    let limits = Limits { records: 4, bytes: 1 << 20, span: 100 };
+    let outbox = Outbox { encoding, ..outbox("orders") };
+    let outboxes = Outboxes::new(vec![outbox], Some("position".into()));
+    let pipe = Pipe::new(outboxes, Frontier::new(Lsn::from_wire(50), limits));
+    let mut scene = Scene { pipe, given: Given::default() };
+    scene.reconnect();
+    scene.begin(100);
+    scene
+}
+
+#[test]
+fn a_payload_waits_for_its_schema_and_is_charged_as_what_it_becomes() {
+    let mut scene = encoding(Some(Encoding::Avro));
+    let answer = |scene: &mut Scene, number| {
+        let text = r#"{"type": "array", "items": "double"}"#.to_owned();
+        let (encoding, references) = (Encoding::Avro, Vec::new());
+        let schema = Schema::new(&Registered { id: 7, encoding, text, references });
+        let (subject, schema) = ("orders-value".to_owned(), schema.map(Arc::new));
+        scene.pipe.encoder_mut().answered(Answer { subject, number, schema });
+    };
+    let numbers = row(ORDERS, &format!("[{}2]", "2,".repeat(19)));
+    for _ in 0..2 {
+        assert_eq!(scene.take(&numbers), Ok(Step::Full));
+    }
+    assert_eq!(scene.pipe.encoder_mut().take_questions().len(), 1);
+    assert_eq!(scene.given.records.len(), 0);
+    answer(&mut scene, 1);
+    scene.taken(&numbers);
+    let value = format!("orders \0\0\0\0\u{7}({}\0 ", "\0\0\0\0\0\0\0@".repeat(20));
+    assert!(scene.given.records[0].starts_with(&value), "{:?}", scene.given);
+    let mut plain = encoding(None);
+    plain.taken(&numbers);
+    let [encoded, plain] = [&scene, &plain].map(|scene| scene.pipe.frontier().bytes());
+    assert!(encoded >= plain + 100, "{encoded} and {plain}");
+
+    assert_eq!(scene.take(&row(ORDERS, "x")), Ok(Step::Full), "there may be a newer schema");
+    answer(&mut scene, 2);
+    let Ok(Step::Stuck(Stuck::Poison(poison))) = scene.take(&row(ORDERS, "x")) else {
+        panic!("{:?}", scene.given);
+    };
+    let reason = "its payload does not fit schema 7 of subject orders-value: it is no JSON";
+    assert!(poison.reason.starts_with(reason), "{poison}");
 }

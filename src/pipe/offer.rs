@@ -3,7 +3,7 @@
 use super::Pipe;
 use super::refused::{Condemned, Flaw, Form, Refused, Sink};
 use super::step::{Instead, Step, Stuck};
-use crate::encode::Encoder;
+use crate::encode::{Encoder, Unencoded};
 use crate::frontier::Frontier;
 use crate::lsn::Position;
 use crate::outbox::{Place, Whose};
@@ -152,8 +152,11 @@ fn encode_and_hand_over(
     if terms.crowded(frontier) || !frontier.has_room(0) {
         return Err(Refused::Full);
     }
-    let payload = Some(encoder.encode(record, how, place.position)?);
-    let record = Record { payload, encoded: None, ..*record };
+    let payload = encoder.encode(record, how, place.position).map_err(|why| match why {
+        Unencoded::Waits => Refused::Full,
+        Unencoded::Unfit(reason) => Refused::Unsendable(Flaw::Other, reason),
+    })?;
+    let record = Record { payload: Some(payload), encoded: None, ..*record };
     hand_over(frontier, terms, &record, place, sink)
 }
 
