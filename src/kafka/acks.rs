@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::bindings::RD_KAFKA_OFFSET_INVALID;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
@@ -306,7 +307,7 @@ impl ProducerContext for Acks {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         match result {
-            Ok(message) if message.offset() < 0 => {
+            Ok(message) if message.offset() == i64::from(RD_KAFKA_OFFSET_INVALID) => {
                 self.ends(Failure::implied(message.topic(), message.partition()));
             }
             Ok(message) => {
