@@ -70,11 +70,12 @@ async fn d14_a_record_is_not_delivered_because_one_behind_it_is() {
     send(&mut producer, ticket).await;
     assert_eq!(acks(&producer).await.unwrap().len(), 1);
 
-    cluster.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+    cluster.broker_round_trip_time(1, Duration::from_secs(4)).unwrap();
     let missing = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
     cluster.request_errors(RDKafkaApiKey::Produce, &[missing]);
     send(&mut producer, ticket).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Time enough on a busy machine to go out, and be on the way when the next one does.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     send(&mut producer, ticket).await;
     let failure = acks(&producer).await.unwrap_err();
     let expected = "Kafka did not take a record of topic t: not it was acknowledged, but one \
