@@ -172,7 +172,11 @@ fn read(body: &[u8]) -> Option<Latest> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::config::{PasswordFrom, Secret};
 
     #[test]
     fn answers_are_read_with_their_references() {
@@ -182,6 +186,53 @@ mod tests {
         assert_eq!((latest.id, latest.version, latest.kind.as_str()), (7, 2, "AVRO"));
         assert_eq!(latest.text, "\"string\"");
         assert_eq!(latest.references.len(), 1);
+    }
+
+    /// Apicurio's own users would need a server more.
+    #[test]
+    fn who_asks_is_said_and_subjects_are_escaped() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let mut heads = Vec::new();
+            for (status, body) in [
+                ("200 OK", r#"{"id": 7, "version": 2, "schema": "\"int\""}"#),
+                ("404 Not Found", "{}"),
+                ("401 Unauthorized", "{}"),
+                ("503 Service Unavailable", "{}"),
+                ("200 OK", "<html>"),
+            ] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let head = lines.by_ref().map(Result::unwrap).take_while(|line| !line.is_empty());
+                heads.push(head.collect::<Vec<_>>());
+                let length = body.len();
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}");
+                write!(stream, "{head}\r\nConnection: close\r\n\r\n{body}").unwrap();
+            }
+            heads
+        });
+        let password = Some((Secret::new("p:w"), PasswordFrom::Env("X".to_owned())));
+        let basic_auth_user = Some("key".to_owned());
+        let config = config::Registry { url: Some(url), basic_auth_user, password, ca_file: None };
+        let client = Client::new(&config).unwrap();
+        let subject = "a/b c-value";
+        assert_eq!(client.latest(subject).unwrap().id, 7);
+        for why in [
+            "subject a/b c-value has no schema in the registry; register one",
+            "(status 401); see registry.basic_auth_user and its password",
+            "answers with status 503 for subject a/b c-value; see its log",
+            "is no schema; see whether registry.url is right",
+        ] {
+            let told = client.latest(subject).unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
+        let head = server.join().unwrap().remove(0);
+        assert_eq!(head[0], "GET /subjects/a%2Fb%20c%2Dvalue/versions/latest HTTP/1.1");
+        // "key:p:w"
+        let said = "authorization: Basic a2V5OnA6dw==";
+        assert!(head.iter().any(|line| line.eq_ignore_ascii_case(said)), "{head:?}");
+        assert!(!format!("{config:?}").contains("p:w"));
     }
 
     #[test]
