@@ -61,13 +61,16 @@ impl Registry {
         Ok(Registry { questions, answers, answered })
     }
 
-    /// Tells the encoder what was answered, and takes its questions.
-    pub fn refresh(&self, encoder: &mut Encoder) {
+    /// Tells the encoder what was answered.
+    pub fn tell(&self, encoder: &mut Encoder) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         for answer in answers.drain(..) {
             encoder.answered(answer);
         }
-        drop(answers);
+    }
+
+    /// Takes the encoder's questions, at once: it wakes nobody up for them.
+    pub fn ask(&self, encoder: &mut Encoder) {
         for question in encoder.take_questions() {
             if let Err(error) = self.questions.send(question) {
                 let Question { subject, number, .. } = error.0;

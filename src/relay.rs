@@ -132,11 +132,14 @@ impl Relay<'_> {
             // the status.
             self.producer.refresh_topics();
             if let Some(registry) = self.registry {
-                registry.refresh(self.pipe.encoder_mut());
+                registry.tell(self.pipe.encoder_mut());
             }
             self.fetch_acks(&mut turn)?;
             // 2. Rows, as long as there is room.
             self.take_frames(&mut turn)?;
+            if let Some(registry) = self.registry {
+                registry.ask(self.pipe.encoder_mut());
+            }
             // 3. The position, and a status if one is due, whatever became of the rows.
             let now = Instant::now();
             self.remember(now, &turn);

@@ -120,7 +120,10 @@ impl Client {
         let name = utf8_percent_encode(subject, NON_ALPHANUMERIC);
         let url = format!("{}/subjects/{name}/versions/{version}", self.url);
         let asked = |error: ureq::Error| {
-            format!("the schema registry at {} does not answer: {error}", self.url)
+            format!(
+                "the schema registry at {} does not answer: {error}; see registry.url",
+                self.url
+            )
         };
         let mut request = self.agent.get(&url).header("Accept", ACCEPT);
         if let Some(authorization) = &self.authorization {
