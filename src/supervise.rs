@@ -207,8 +207,13 @@ impl Supervisor {
             self.producer = Some(Producer::start(&self.kafka, self.counts.clone())?);
             self.wait_for_kafka().await;
             // It may be for want of this topic that the producer before it failed.
-            if let (Some(topic), Some(_)) = (&self.positions_topic, &self.positions) {
-                positions::create(&self.kafka.client, topic).await?;
+            if let (Some(topic), Some(_)) = (&self.positions_topic, &self.positions)
+                && let Err(error) = positions::create(&self.kafka.client, topic).await
+            {
+                // What it takes for connected may have gone since; and the topic is to be asked
+                // for again.
+                self.drop_producer().await;
+                return Err(error.into());
             }
         }
         self.past.before.reached = self.pipe.frontier().confirmed().lsn();
