@@ -112,8 +112,19 @@ impl Plan {
             compression: one_of(&["none", "lz4", "zstd"], random.usize(0..3)),
             limited: random.u32(0..4) == 0,
         };
-        // So few at a time, each for its linger.ms, would not have caught up within a minute.
-        let slower = if choices.max_in_flight < 500 { 4 } else { 1 };
+        // Three brokers are a burden for a machine; one run in eight has them, and every other one
+        // of those has faults from everywhere.
+        let clustered = match only {
+            [] => matches!(seed % 16, 2 | 7),
+            only => only.iter().any(|fault| fault.needs_cluster()),
+        };
+        // So few at a time, each for its linger.ms and until other brokers have it, would not have
+        // caught up within a minute.
+        let slower = match (choices.max_in_flight, clustered) {
+            (500.., _) => 1,
+            (_, false) => 4,
+            (_, true) => 16,
+        };
         let shape = Shape {
             writers: random.u64(2..6),
             keys: pick(&[3, 40, 500], &mut random),
@@ -124,12 +135,6 @@ impl Plan {
         };
         let partitions = i32::try_from(pick(&[1, 3, 6], &mut random)).unwrap_or(1);
         let sides = one_of(&SIDES, turn);
-        // Three brokers are a burden for a machine; one run in eight has them, and every other one
-        // of those has faults from everywhere.
-        let clustered = match only {
-            [] => matches!(seed % 16, 2 | 7),
-            only => only.iter().any(|fault| fault.needs_cluster()),
-        };
         let allowed = |fault: &Fault| match only {
             // It takes half a minute of a plan, which has to be found for it.
             _ if *fault == Fault::RelayFrozenLong => false,
