@@ -14,13 +14,14 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::conninfo::{Conninfo, Host, socket_path};
 use super::dialogue::Transport;
 use super::error::ConnectError;
+use super::pace::{Socket, WINDOW_BYTES};
 use super::tls::{self, SslMode};
 
 /// One address of one server.
@@ -96,7 +97,7 @@ impl Endpoint {
             }
             Endpoint::Tcp { name, address, tls } => (name, address, *tls),
         };
-        let mut tcp = TcpStream::connect(address).await.map_err(io)?;
+        let mut tcp = connect(*address).await.map_err(io)?;
         set_up(&tcp, conninfo).map_err(io)?;
         let Some(tls) = tls.filter(|_| wanted) else { return Ok(Stream::Tcp(tcp)) };
 
@@ -120,6 +121,17 @@ impl Endpoint {
         let stream = stream.map_err(|error| failed(tls::explain(&error, &conninfo.tls)))?;
         Ok(Stream::Tls(Box::new(stream)))
     }
+}
+
+/// On the same machine, with a receive buffer that stays as it is; see [`pace`](super::pace).
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    if !address.ip().is_loopback() {
+        return TcpStream::connect(address).await;
+    }
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The window is a part of what the first segment offers.
+    socket.set_recv_buffer_size(WINDOW_BYTES)?;
+    socket.connect(address).await
 }
 
 fn set_up(tcp: &TcpStream, conninfo: &Conninfo) -> io::Result<()> {
@@ -183,6 +195,18 @@ impl Stream {
     /// Whether the bytes are encrypted on their way.
     pub fn is_encrypted(&self) -> bool {
         matches!(self, Stream::Tls(_))
+    }
+
+    /// Where it comes from.
+    pub(super) fn socket(&self) -> Socket {
+        match self {
+            Stream::Unix(_) => Socket::Unix,
+            Stream::Tcp(tcp) if tcp.peer_addr().is_ok_and(|it| it.ip().is_loopback()) => {
+                let buffer = SockRef::from(tcp).recv_buffer_size();
+                buffer.map_or(Socket::Network, Socket::Loopback)
+            }
+            Stream::Tcp(_) | Stream::Tls(_) => Socket::Network,
+        }
     }
 
     /// What SCRAM binds itself to: the hash of the server's certificate.

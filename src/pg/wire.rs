@@ -75,7 +75,7 @@ impl ReadBuffer {
 impl Wire {
     /// From a connection that has just entered `CopyBoth`; `rest` was read and not used.
     pub fn new(stream: Stream, rest: &[u8]) -> Wire {
-        let (read, pace) = (ReadBuffer::new(rest), Pace::default());
+        let (read, pace) = (ReadBuffer::new(rest), Pace::new(stream.socket()));
         Wire { stream, read, pace, failed: None, write: Bytes::new(), reads: 0 }
     }
 
@@ -204,7 +204,7 @@ impl Wire {
 
 /// Lets bytes gather in the socket. The runtime must not look there meanwhile: it would wake up
 /// for each message, which is what this is to avoid.
-#[expect(clippy::disallowed_methods, reason = "holds the loop up for at most 0.5 ms, on its own")]
+#[expect(clippy::disallowed_methods, reason = "holds the loop up for at most 6 ms, on its own")]
 pub async fn gather(pause: Duration) {
     std::thread::sleep(pause);
     // What else runs on this thread, and a look at the socket.
