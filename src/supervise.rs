@@ -69,6 +69,9 @@ pub struct Supervisor {
     /// Of the producer before.
     counts: Counts,
     positions: Option<Positions>,
+    /// A record is on its way that this server is refused. Without it, the next start may take the
+    /// server for the one of before.
+    refuses: bool,
     past: Past,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -108,6 +111,7 @@ impl Supervisor {
             producer: None,
             counts: Counts::new(),
             positions: None,
+            refuses: false,
             positions_topic: delivery.positions_topic,
             past: Past::default(),
             health: pages.health,
@@ -257,6 +261,9 @@ impl Supervisor {
         let Begun { journal, remark } = match begun {
             Ok(begun) => begun,
             Err(Refusal { gap, record }) => {
+                self.refuses = record.is_some();
+                // What they had to write stands in the refusal, and must not come behind it.
+                self.positions = None;
                 if let (Some(record), Some(topic), Some(producer)) =
                     (record, &self.positions_topic, &self.producer)
                 {
@@ -268,6 +275,7 @@ impl Supervisor {
         if let Some(remark) = remark {
             tracing::warn!("{remark}");
         }
+        self.refuses = false;
         // Once is what was asked for.
         self.setup.accept_gap = false;
         let topic = self.positions_topic.clone();
@@ -303,6 +311,9 @@ impl Supervisor {
     /// The end was asked for between two sessions. What the last one had in flight may still
     /// arrive; and how far everything got must be written, or the next start sends it again.
     async fn finish(&mut self) {
+        if self.refuses {
+            return self.finish_refusal().await;
+        }
         let (Some(producer), Some(positions)) = (&self.producer, &mut self.positions) else {
             return;
         };
@@ -328,6 +339,21 @@ impl Supervisor {
         }
         let left = self.pipe.frontier().records();
         tracing::warn!("{left} records were not acked in time; they will be sent again");
+    }
+
+    /// The same while a server is refused.
+    async fn finish_refusal(&self) {
+        let Some(producer) = &self.producer else { return };
+        let deadline = Instant::now() + self.shutdown_grace;
+        while Instant::now() < deadline {
+            match producer.acks().fetch(&mut Vec::new()) {
+                Ok(true) => return tracing::info!("ended; that this server is refused is written"),
+                Ok(false) => {}
+                Err(failure) => return tracing::warn!("{failure}"),
+            }
+            let _ = timeout(FINISH_PERIOD, producer.acks().arrived()).await;
+        }
+        tracing::warn!("Kafka has not taken in time that this server is refused");
     }
 
     /// Before a broker has answered for the first time, no slot is made: it would keep the log for

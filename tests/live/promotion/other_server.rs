@@ -1,6 +1,8 @@
 //! The server is not the one that was read, or not in the state that was read.
 
-use lab::{Kafka, Postgres, eventually};
+use std::time::Duration;
+
+use lab::{Kafka, Postgres, Proxy, eventually};
 use tokio_postgres::Client;
 use walrelay::lsn::Lsn;
 
@@ -70,10 +72,6 @@ async fn restored_backup(process_lives: bool) {
     let old = || named("kept", 5).chain(named("undone", 200));
     arrived(&mut reader, old());
     let written = async || remembered(&scene).end;
-    let sql = "SELECT pg_current_wal_lsn()::text";
-    let at = async |client: &Client| -> Lsn {
-        client.query_one(sql, &[]).await.unwrap().get::<_, String>(0).parse().unwrap()
-    };
     let target = at(&client).await;
     eventually(PATIENCE, "the record", async || written().await >= target).await.unwrap();
     if process_lives {
@@ -127,6 +125,47 @@ async fn b23_a_restored_backup_is_refused_also_when_it_has_grown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b23_a_relay_that_starts_on_a_restored_backup_refuses_it() {
     restored_backup(false).await;
+}
+
+/// The relay is asked to end before Kafka has what it found out; then the server grows.
+#[tokio::test(flavor = "multi_thread")]
+async fn b23_a_relay_does_not_end_before_it_is_written_that_a_backup_is_refused() {
+    const FAR: Duration = Duration::from_millis(300);
+    let (postgres, kafka) = (Postgres::start(LATEST).unwrap(), Kafka::start().unwrap());
+    let proxy = Proxy::start(Some(kafka.proxied_port()), kafka.proxied_target()).unwrap();
+    let scene = Scene::on(&postgres, &kafka, 1).await;
+    let relay = scene.start(&scene.database.url(), &kafka.proxied_bootstrap());
+    relay.wait_ready(PATIENCE).await.unwrap();
+    postgres.stop_fast(PATIENCE).unwrap();
+    let backup = postgres.back_up().unwrap();
+    postgres.start_again().unwrap();
+    relay.wait_ready(PATIENCE).await.unwrap();
+    write(&scene.database.client().await.unwrap(), "undone", 200).await;
+    arrived(&mut scene.reader(), named("undone", 200));
+    let client = scene.database.client().await.unwrap();
+    let target = at(&client).await;
+    let written = async || remembered(&scene).end >= target;
+    eventually(PATIENCE, "the record", written).await.unwrap();
+    postgres.stop_fast(PATIENCE).unwrap();
+    let delivered = remembered(&scene).end;
+    postgres.restore(&backup).unwrap();
+    proxy.delay(FAR);
+    relay.wait_for_log(PATIENCE, "it was restored from a backup").unwrap();
+    relay.terminate_and_wait(PATIENCE).unwrap();
+
+    let client = scene.database.client().await.unwrap();
+    while at(&client).await <= delivered {
+        write(&client, "new", 1).await;
+    }
+    proxy.pass().unwrap();
+    relay.start_again().unwrap();
+    not_ready(&relay, "it was restored from a backup").await;
+}
+
+/// How far the server has written.
+async fn at(client: &Client) -> Lsn {
+    let row = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.unwrap();
+    row.get::<_, String>(0).parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
