@@ -36,7 +36,7 @@ pub use secret::Secret;
 
 use self::layers::File;
 use crate::pg::conninfo::Conninfo;
-use crate::pg::setup::{Mapped, Messages, Setup};
+use crate::pg::setup::{Mapped, Messages, RowFilters, Setup};
 use crate::template::{Source, Template};
 
 /// The file that is read when none is named; it need not exist.
@@ -76,6 +76,8 @@ pub struct Postgres {
     pub slot: String,
     /// The publication that names the outbox tables.
     pub publication: String,
+    /// What to make of a publication that leaves out rows.
+    pub row_filters: RowFilters,
     /// Whether a first start creates publication and slot.
     pub create: bool,
     /// Whether the slot is there on a standby that is promoted as well.
@@ -188,12 +190,14 @@ impl Config {
 
     /// What there has to be in Postgres for it.
     pub fn setup(&self) -> Setup {
-        let Postgres { conninfo, slot, publication, create, failover, .. } = &self.postgres;
+        let Postgres { conninfo, slot, publication, row_filters, create, failover, .. } =
+            &self.postgres;
         Setup {
             slot: slot.clone(),
             publication: publication.clone(),
             tables: self.outboxes.iter().map(Outbox::mapped).collect(),
             messages: if self.messages.is_empty() { Messages::Ignored } else { Messages::Read },
+            row_filters: *row_filters,
             create: *create,
             failover: *failover,
             accept_gap: false,

@@ -9,7 +9,7 @@ use super::sections::message::CONTENTS;
 use super::sections::outbox::{
     FORMATS, MISSING_COLUMNS, ON_OVERSIZE, ON_POISON, ON_UPDATE, PAYLOAD_FORMATS, WHOLE_ROW,
 };
-use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS};
+use super::sections::{GUARANTEES, LOG_FORMATS, LOG_LEVELS, ROW_FILTERS};
 use super::value::{bytes, spelled};
 use super::{Config, Message, Outbox, PasswordFrom, Payload};
 use crate::rewrite::Rewrite;
@@ -44,6 +44,7 @@ impl Config {
         toml.password(postgres.password_from.as_ref());
         toml.text("slot", &postgres.slot);
         toml.text("publication", &postgres.publication);
+        toml.text("row_filters", spelled(ROW_FILTERS, &postgres.row_filters));
         toml.key("create", postgres.create);
         toml.key("failover", postgres.failover);
         toml.text("status_interval", &duration(postgres.status_interval));

@@ -24,6 +24,7 @@ use super::{
     Registry, Secret,
 };
 use crate::pg::conninfo::Conninfo;
+use crate::pg::setup::RowFilters;
 use crate::template::{Subject, check_identifier, check_topic};
 
 /// What a key means that neither file nor environment gives. `postgres.url` and `kafka.brokers`
@@ -37,6 +38,7 @@ password_file = ""
 password_env = ""
 slot = "walrelay"
 publication = "walrelay"
+row_filters = "refuse"
 create = true
 failover = false
 status_interval = "1s"
@@ -77,6 +79,8 @@ const SHUTDOWN_GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from
 const MAX_IN_FLIGHT: RangeInclusive<usize> = 1..=1_000_000;
 const MAX_IN_FLIGHT_BYTES: RangeInclusive<ByteSize> = ByteSize::mib(1)..=ByteSize::gib(4);
 
+pub(super) const ROW_FILTERS: &Words<RowFilters> =
+    &[("refuse", Some(RowFilters::Refuse)), ("allow", Some(RowFilters::Allow))];
 pub(super) const GUARANTEES: &Words<Guarantee> =
     &[("at_least_once", Some(Guarantee::AtLeastOnce)), ("exactly_once", None)];
 pub(super) const LOG_FORMATS: &Words<LogFormat> =
@@ -156,6 +160,7 @@ fn postgres(mut section: Reader<'_>, env: &Environment) -> Option<Postgres> {
     let password = password(&mut section, env);
     let slot = section.read("slot", checked(check_slot));
     let publication = section.read("publication", checked(check_identifier));
+    let row_filters = section.read("row_filters", word(ROW_FILTERS));
     let create = section.read("create", flag);
     let failover = section.read("failover", flag);
     let status_interval = section.read("status_interval", duration(STATUS_INTERVAL));
@@ -176,6 +181,7 @@ fn postgres(mut section: Reader<'_>, env: &Environment) -> Option<Postgres> {
         password_from,
         slot: slot?,
         publication: publication?,
+        row_filters: row_filters?,
         create: create?,
         failover: failover?,
         status_interval: status_interval?,

@@ -25,11 +25,11 @@
 //! With gulps of 8 ms for a flood, the broker's went on from 10.9 to 5.7 us over a Unix socket,
 //! and the relay's with a hundred rows a transaction from 4.4 to 3.5.
 //!
-//! Over TCP on the same machine, a segment is taken in by whoever sends it, in his time. A stream of
-//! small messages costs the walsender most where each is a segment of its own, and least where the
-//! receive window is closed while it writes: then they gather in its socket, and go together once
-//! we have read. So there the receive buffer has a fixed size (the kernel would let it grow until
-//! it is never full), it is read once and not until it is empty, and the rest between two reads is
+//! Over TCP on the same machine, a segment is taken in by whoever sends it, in his time. A stream
+//! of small messages costs the walsender most where each is a segment of its own, and least where
+//! the receive window is closed while it writes: then they gather in its socket, and go together
+//! once we have read. So there the receive buffer has a fixed size (the kernel would let it grow
+//! until it is never full), it is read once and not until it is empty, and the rest between two is
 //! as long as it takes to fill it. That is not known, and found by trying: a little shorter after
 //! each read of a full buffer, longer after one that was not. `make bench`, 300,000 rows, medians
 //! of two, with and without (six partitions, two cores; the bare reader reads to nowhere):

@@ -7,7 +7,7 @@ use postgres_protocol::escape::escape_identifier;
 
 use super::facts::{Facts, Publication, Published, Table};
 use super::oid::{BIGINT, is_date, is_whole};
-use super::setup::{Mapped, Setup};
+use super::setup::{Mapped, RowFilters, Setup};
 use super::slot::Slot;
 use crate::verdict::{Check, Problem, Verdict, loss, problem};
 
@@ -209,10 +209,16 @@ fn published(
     let entries = own.into_iter().chain(of_leaves.into_iter().flatten());
     for published in entries {
         let (table, sql) = (&published.table, published.table.to_sql());
-        if let Some(filter) = &published.row_filter {
+        if let Some(filter) = &published.row_filter
+            && setup.row_filters == RowFilters::Refuse
+        {
             return Err(loss(
                 format!("publication {name} holds only those rows of {table} with {filter}"),
-                format!("run: {}", again(&name, &sql)),
+                format!(
+                    "run: {}; or, if another relay sends the others, set postgres.row_filters to \
+                     \"allow\"",
+                    again(&name, &sql)
+                ),
             ));
         }
         let of_table = |column: &str| named.and_then(|named| named.column(column));

@@ -2,7 +2,7 @@ use super::*;
 use crate::lsn::Lsn;
 use crate::pg::facts::Server;
 use crate::pg::known::Column;
-use crate::pg::setup::Messages;
+use crate::pg::setup::{Messages, RowFilters};
 use crate::pg::table::TableName;
 
 fn table_name(name: &str) -> TableName {
@@ -24,6 +24,7 @@ fn setup() -> Setup {
         slot: "s".to_owned(),
         publication: "pub".to_owned(),
         tables: vec![Mapped { table: table_name("outbox"), columns, optional: Vec::new() }],
+        row_filters: RowFilters::Refuse,
         create: true,
         application_name: "walrelay".to_owned(),
         ..Setup::default()
@@ -265,17 +266,20 @@ fn rows() {
     );
     let filtered = format!(
         "rows of public.outbox!! publication \"pub\" holds only those rows of public.outbox with \
-         (n > 3); run: {AGAIN}"
+         (n > 3); run: {AGAIN}; or, if another relay sends the others, set postgres.row_filters to \
+         \"allow\""
     );
-    check(
-        facts(),
-        |_, facts| {
-            let mut publication = publication(facts);
-            publication.tables[0].row_filter = Some("(n > 3)".to_owned());
-            facts.publication = Some(publication);
-        },
-        &[&filtered],
-    );
+    let filter = |facts: &mut Facts| {
+        let mut publication = publication(facts);
+        publication.tables[0].row_filter = Some("(n > 3)".to_owned());
+        facts.publication = Some(publication);
+    };
+    check(facts(), |_, facts| filter(facts), &[&filtered]);
+    let allow = |setup: &mut Setup, facts: &mut Facts| {
+        setup.row_filters = RowFilters::Allow;
+        filter(facts);
+    };
+    check(facts(), allow, &[]);
     let left_out = format!(
         "rows of public.outbox! publication \"pub\" leaves out column k of public.outbox; run: \
          {AGAIN}"

@@ -16,6 +16,8 @@ pub struct Setup {
     pub tables: Vec<Mapped>,
     /// Whether messages of `pg_logical_emit_message` are read as well; they need no table.
     pub messages: Messages,
+    /// What to make of a publication that leaves out rows.
+    pub row_filters: RowFilters,
     /// Whether to make what is missing on a first start.
     pub create: bool,
     /// Whether standbys are to have the slot as well.
@@ -24,6 +26,16 @@ pub struct Setup {
     pub accept_gap: bool,
     /// How our connections call themselves.
     pub application_name: String,
+}
+
+/// What is made of a publication with `WHERE`, which leaves out rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RowFilters {
+    /// Rows would be lost.
+    #[default]
+    Refuse,
+    /// Another relay sends them.
+    Allow,
 }
 
 /// What is done about messages of `pg_logical_emit_message`.

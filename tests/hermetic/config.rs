@@ -100,6 +100,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "\"a\\u0000\"",
         "expected a name of 1 to 63 bytes without NUL, got \"a\\0\"",
     ),
+    ("postgres.row_filters", "'ignore'", "expected \"refuse\" or \"allow\", got \"ignore\""),
     ("postgres.create", "'yes'", "expected true or false, got \"yes\""),
     (
         "postgres.status_interval",
@@ -994,6 +995,7 @@ const EFFECTIVE: &str = r#"
         [postgres]
         url = 'postgres://u@h/db?sslmode=require'
         password_file = 'PASSWORD_FILE'
+        row_filters = 'allow'
         failover = true
         status_interval = '1500ms'
         check_interval = '10m'

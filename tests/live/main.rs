@@ -45,6 +45,8 @@ mod topics;
 mod machine;
 // The outbox table changes while events flow.
 mod schema;
+// Several relays share a table.
+mod shards;
 // What the stream holds beside plain rows, and rows that are not plain.
 mod decoding;
 // Starting without something, standing by, ending.
