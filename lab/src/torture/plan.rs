@@ -167,11 +167,12 @@ impl Plan {
         Plan { seed, postgres, brokers, partitions, choices, shape, length, faults, ending }
     }
 
-    /// What README promises: 64 MiB and `max_in_flight_bytes`, or three times a larger row's size.
+    /// What README promises: 64 MiB and `max_in_flight_bytes`, or a larger row's size; and twice
+    /// the largest row's.
     pub fn memory_max_mib(&self) -> u64 {
         const LARGEST_MIB: u64 = 10;
-        let large = if self.has(Fault::LargeRows) { 3 * LARGEST_MIB } else { 0 };
-        64 + self.choices.max_in_flight_mib.max(large)
+        let large = if self.has(Fault::LargeRows) { LARGEST_MIB } else { 0 };
+        64 + self.choices.max_in_flight_mib.max(large) + 2 * large
     }
 
     /// The limit that the kernel holds it to, if it does. It counts what is mapped, also what
