@@ -6,6 +6,8 @@ use tokio_postgres::Client;
 
 /// Rows of one key follow each other at this distance.
 pub const KEYS: u32 = 1000;
+/// What type the rows are of, or how the types of them begin.
+pub const TYPE: &str = "order";
 /// The slot that no one reads: it marks the beginning, and the others are copies of it.
 const BEGINNING: &str = "beginning";
 
@@ -17,8 +19,12 @@ pub struct Shape {
     pub rows: u32,
     /// At the most; the last one may have fewer.
     pub rows_per_transaction: u32,
+    /// Types of aggregates, which may be topics; a divisor of [`KEYS`].
+    pub types: u32,
+    /// Rows of a table that is not published, for each row of the outbox.
+    pub unpublished: u32,
     /// SQL for what a payload holds beside its number, of the row's number `i`.
-    padding: &'static str,
+    pub padding: &'static str,
 }
 
 /// The payload is 284 bytes of JSON, as compressible as such things are.
@@ -31,23 +37,31 @@ const LARGE: &str = r#"'"blob": "' || (SELECT string_agg(md5((i * 256 + g)::text
     FROM generate_series(1, 256) g) || '"'"#;
 
 impl Shape {
+    fn of(name: &'static str, rows: u32, rows_per_transaction: u32) -> Shape {
+        Shape { name, rows, rows_per_transaction, types: 1, unpublished: 0, padding: ORDER }
+    }
+
     pub fn w1(rows: u32) -> Shape {
-        Shape { name: "W1, one row a transaction", rows, rows_per_transaction: 1, padding: ORDER }
+        Shape::of("W1, one row a transaction", rows, 1)
     }
 
     pub fn w2(rows: u32) -> Shape {
-        let name = "W2, 100 rows a transaction";
-        Shape { name, rows, rows_per_transaction: 100, padding: ORDER }
+        Shape::of("W2, 100 rows a transaction", rows, 100)
     }
 
     pub fn w3(rows: u32) -> Shape {
-        Shape { name: "W3, one transaction", rows, rows_per_transaction: rows, padding: ORDER }
+        Shape::of("W3, one transaction", rows, rows)
     }
 
     pub fn large(rows: u32) -> Shape {
-        let name = "8 KiB payloads, 10 rows a transaction";
-        Shape { name, rows, rows_per_transaction: 10, padding: LARGE }
+        let shape = Shape::of("8 KiB payloads, 10 rows a transaction", rows, 10);
+        Shape { padding: LARGE, ..shape }
     }
+}
+
+/// The publication of a shard of so many; of a single one, it is that of all rows.
+pub fn publication(count: u32, shard: u32) -> String {
+    if count == 1 { "walrelay".to_owned() } else { format!("shard_{shard}_of_{count}") }
 }
 
 /// A database whose slots all begin before the rows.
@@ -71,18 +85,47 @@ impl Backlog {
         Ok(Backlog { database, client, copies: 0 })
     }
 
+    /// A table that is not published, and for each count a publication for each shard.
+    pub async fn shard(&self, counts: &[u32]) -> Result<()> {
+        let sql = format!(
+            "CREATE TABLE unpublished (id bigserial PRIMARY KEY, note text);
+             ALTER TABLE outbox ADD COLUMN shard int
+                 GENERATED ALWAYS AS (substr(aggregateid, 2)::int % {KEYS}) STORED"
+        );
+        self.client.batch_execute(&sql).await.context("make the table")?;
+        for (count, shard) in counts.iter().flat_map(|count| (0..*count).map(move |it| (count, it)))
+        {
+            let sql = format!(
+                "CREATE PUBLICATION {} FOR TABLE outbox WHERE (shard % {count} = {shard})
+                 WITH (publish = 'insert')",
+                publication(*count, shard)
+            );
+            self.client.batch_execute(&sql).await.context("make a publication")?;
+        }
+        Ok(())
+    }
+
     /// Writes the rows: row `i` is number `i / KEYS + 1` of key `i % KEYS`.
     pub async fn write(&self, shape: Shape) -> Result<()> {
-        let Shape { rows, rows_per_transaction, padding, .. } = shape;
+        let Shape { rows, rows_per_transaction, types, unpublished, padding, .. } = shape;
         let number = format!("i / {KEYS} + 1");
+        let kind = if types > 1 { format!("'{TYPE}' || i % {types}") } else { format!("'{TYPE}'") };
         let insert = format!(
             "INSERT INTO outbox (aggregatetype, aggregateid, type, payload)
-             SELECT 'order', 'k' || i % {KEYS}, 'created',
+             SELECT {kind}, 'k' || i % {KEYS}, 'created',
                     ('{{\"n\": ' || {number} || ', ' || {padding} || '}}')::jsonb"
         );
+        let others = match unpublished {
+            0 => String::new(),
+            count => format!(
+                "INSERT INTO unpublished (note)
+                 SELECT md5(i::text) FROM generate_series(1, {rows_per_transaction} * {count}) i;"
+            ),
+        };
         let sql = format!(
             "DO $$ BEGIN
                 FOR base IN 0..{last} BY {rows_per_transaction} LOOP
+                    {others}
                     {insert}
                     FROM generate_series(base::bigint,
                         least(base + {rows_per_transaction} - 1, {last})::bigint) i;

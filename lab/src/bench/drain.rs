@@ -63,6 +63,15 @@ enum Process {
     Debezium(Debezium),
 }
 
+/// What a relay reads, and where that goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    pub slot: &'a str,
+    pub publication: &'a str,
+    /// A name or a template.
+    pub topic: &'a str,
+}
+
 /// Where everything runs.
 pub struct Stage<'a> {
     pub kafka: &'a Kafka,
@@ -78,6 +87,23 @@ impl Stage<'_> {
         slot: &str,
         headers: bool,
     ) -> Result<Relay> {
+        self.start_relay_of(
+            binary,
+            url,
+            Way { slot, publication: "walrelay", topic: slot },
+            headers,
+        )
+    }
+
+    /// The same from a publication to topics.
+    pub fn start_relay_of(
+        &self,
+        binary: &Path,
+        url: &str,
+        way: Way<'_>,
+        headers: bool,
+    ) -> Result<Relay> {
+        let Way { slot, publication, topic } = way;
         let properties = self.properties.iter().filter_map(|property| property.split_once('='));
         let properties = properties.map(|(name, value)| format!("\"{name}\" = \"{value}\""));
         let properties = properties.collect::<Vec<_>>().join("\n");
@@ -88,9 +114,10 @@ impl Stage<'_> {
         };
         let brokers = self.kafka.bootstrap();
         let config = format!(
-            "[postgres]\nurl = \"{url}\"\nslot = \"{slot}\"\n\
+            "[postgres]\nurl = \"{url}\"\nslot = \"{slot}\"\npublication = \"{publication}\"\n\
+             row_filters = \"allow\"\n\
              [kafka]\nbrokers = [\"{brokers}\"]\n[kafka.properties]\n{properties}\n{delivery}\n\
-             [http]\nlisten = \"{{http}}\"\n[[outbox]]\ntopic = \"{slot}\"\n{outbox}\n"
+             [http]\nlisten = \"{{http}}\"\n[[outbox]]\ntopic = \"{topic}\"\n{outbox}\n"
         );
         Relay::builder(binary).config(config).start()
     }
@@ -133,7 +160,7 @@ impl Stage<'_> {
         let broker = self.kafka.pid().context("no broker")?;
         // Connecting is measured elsewhere.
         let begun = Instant::now();
-        let mut meter = Meter::new([pid, walsender, broker]);
+        let mut meter = Meter::new([vec![pid], vec![walsender], vec![broker]]);
         match &process {
             Process::Tool { child, .. } => {
                 while child.is_running() {
@@ -147,7 +174,7 @@ impl Stage<'_> {
                 let mut records = 0;
                 while records < rows {
                     ensure!(begun.elapsed() < STUCK, "{records} records:\n{}", process.log());
-                    tokio::time::sleep(pace(begun, records, rows)).await;
+                    tokio::time::sleep(pace(begun, f64_of(records), f64_of(rows))).await;
                     meter.look();
                     records = ends.records()?;
                 }
@@ -210,12 +237,11 @@ impl Stage<'_> {
 
 /// How long to leave a relay alone that has got so far: half the way, so that being watched costs
 /// it next to nothing and its end is not missed.
-fn pace(begun: Instant, records: u64, rows: u64) -> Duration {
-    if records == 0 {
+pub fn pace(begun: Instant, records: f64, rows: f64) -> Duration {
+    if records <= 0.0 {
         return LOOK;
     }
-    let per_record = begun.elapsed().as_secs_f64() / f64_of(records);
-    let left = per_record * f64_of(rows.saturating_sub(records));
+    let left = begun.elapsed().as_secs_f64() / records * (rows - records).max(0.0);
     Duration::from_secs_f64(left / 2.0).clamp(LOOK, LOOK * 50)
 }
 
@@ -261,27 +287,29 @@ impl Process {
     }
 }
 
-/// Processor time of three processes since it was made, and the memory of the first.
+/// Processor time of three kinds of processes since it was made, and the memory of the first.
 pub struct Meter {
-    pids: [u32; 3],
+    pids: [Vec<u32>; 3],
     begun: [Duration; 3],
     now: [Duration; 3],
+    /// Of each process of the first kind, added up.
     pub peak_bytes: u64,
 }
 
 impl Meter {
-    pub fn new(pids: [u32; 3]) -> Meter {
-        let begun = pids.map(|pid| usage::cpu(pid).unwrap_or_default());
+    pub fn new(pids: [Vec<u32>; 3]) -> Meter {
+        let begun = pids.each_ref().map(|pids| cpu(pids).unwrap_or_default());
         Meter { pids, begun, now: begun, peak_bytes: 0 }
     }
 
     /// Of a process that has gone, the last look counts.
     pub fn look(&mut self) {
-        for (now, pid) in self.now.iter_mut().zip(self.pids) {
-            *now = usage::cpu(pid).unwrap_or(*now);
+        for (now, pids) in self.now.iter_mut().zip(&self.pids) {
+            *now = cpu(pids).unwrap_or(*now);
         }
-        let [first, ..] = self.pids;
-        self.peak_bytes = usage::peak_rss_bytes(first).unwrap_or(self.peak_bytes);
+        let [first, ..] = &self.pids;
+        let peaks = first.iter().map(|pid| usage::peak_rss_bytes(*pid));
+        self.peak_bytes = peaks.sum::<Option<u64>>().unwrap_or(self.peak_bytes);
     }
 
     /// Seconds.
@@ -292,6 +320,11 @@ impl Meter {
         }
         used.map(|time| time.as_secs_f64())
     }
+}
+
+/// Of all of these processes, as long as each is there.
+fn cpu(pids: &[u32]) -> Option<Duration> {
+    pids.iter().map(|pid| usage::cpu(*pid)).sum()
 }
 
 /// Looks at how many records a topic has: those that are acked, and no others.

@@ -82,6 +82,27 @@ impl Row {
     fn peak(&self) -> f64 {
         self.median(|run| f64_of(run.peak_bytes) / 1_048_576.0)
     }
+
+    fn json(&self) -> Value {
+        let run = |run: &Measured| {
+            json!({
+                "seconds": run.seconds, "events_per_second": f64_of(run.rows) / run.seconds,
+                "cpu_seconds": run.cpu, "walsender_cpu_seconds": run.walsender,
+                "broker_cpu_seconds": run.broker, "peak_rss_bytes": run.peak_bytes,
+                "reads": run.reads, "rows": run.rows,
+            })
+        };
+        json!({
+            "contender": self.name,
+            "events_per_second": self.per_second(),
+            "cpu_us_per_event": self.per_event(|run| run.cpu),
+            "walsender_cpu_us_per_event": self.per_event(|run| run.walsender),
+            "broker_cpu_us_per_event": self.per_event(|run| run.broker),
+            "peak_mib": self.peak(),
+            "reads_per_event": self.reads(),
+            "runs": self.runs.iter().map(run).collect::<Vec<_>>(),
+        })
+    }
 }
 
 /// One load's contenders; the ratios are those of the medians.
@@ -147,27 +168,59 @@ impl Drained {
     pub fn json(&self) -> Value {
         let row = |row: &Row| {
             let [tool, bare] = self.ratios(row);
-            let run = |run: &Measured| {
-                json!({
-                    "seconds": run.seconds, "events_per_second": f64_of(run.rows) / run.seconds,
-                    "cpu_seconds": run.cpu, "walsender_cpu_seconds": run.walsender,
-                    "broker_cpu_seconds": run.broker, "peak_rss_bytes": run.peak_bytes,
-                    "reads": run.reads, "rows": run.rows,
-                })
-            };
-            json!({
-                "contender": row.name,
-                "events_per_second": row.per_second(),
-                "to_pg_recvlogical": tool, "to_bare_reader": bare,
-                "cpu_us_per_event": row.per_event(|run| run.cpu),
-                "walsender_cpu_us_per_event": row.per_event(|run| run.walsender),
-                "broker_cpu_us_per_event": row.per_event(|run| run.broker),
-                "peak_mib": row.peak(),
-                "reads_per_event": row.reads(),
-                "runs": row.runs.iter().map(run).collect::<Vec<_>>(),
-            })
+            let mut json = row.json();
+            if let Some(json) = json.as_object_mut() {
+                json.insert("to_pg_recvlogical".to_owned(), json!(tool));
+                json.insert("to_bare_reader".to_owned(), json!(bare));
+            }
+            json
         };
         json!({ "load": self.load, "contenders": self.rows.iter().map(row).collect::<Vec<_>>() })
+    }
+}
+
+/// How cost grows from the first row on.
+pub struct Scaled {
+    pub rows: Vec<Row>,
+}
+
+impl Scaled {
+    pub fn table(&self) -> String {
+        let width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
+        let base = self.rows.first().map_or(f64::NAN, Row::per_second);
+        let head = format!(
+            "{:width$} {:>9} {:>6} {:>7} {:>7} {:>7} {:>6}\n\
+             {:width$} {:>9} {:>6} {:>23} {:>6}\n",
+            "",
+            "events",
+            "x",
+            "own",
+            "wal-",
+            "broker",
+            "peak",
+            "",
+            "per s",
+            "first",
+            "CPU us/event     sender",
+            "MiB",
+        );
+        let line = |row: &Row| {
+            format!(
+                "{:width$} {:>9.0} {:>6.2} {:>7.2} {:>7.2} {:>7.2} {:>6.1}\n",
+                row.name,
+                row.per_second(),
+                row.per_second() / base,
+                row.per_event(|run| run.cpu),
+                row.per_event(|run| run.walsender),
+                row.per_event(|run| run.broker),
+                row.peak(),
+            )
+        };
+        head + &self.rows.iter().map(line).collect::<Vec<_>>().concat()
+    }
+
+    pub fn json(&self) -> Value {
+        self.rows.iter().map(Row::json).collect()
     }
 }
 

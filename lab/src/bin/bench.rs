@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::backlog::{Backlog, Shape};
 use crate::drain::{Contender, Stage};
-use crate::report::{Drained, Latency, Row, median};
+use crate::report::{Drained, Latency, Row, Scaled, median};
+use crate::scale::TRIALS;
 
 #[path = "../bench/backlog.rs"]
 mod backlog;
@@ -32,6 +33,8 @@ mod latency;
 mod moments;
 #[path = "../bench/report.rs"]
 mod report;
+#[path = "../bench/scale.rs"]
+mod scale;
 
 const POSTGRES: u16 = 18;
 /// Rows a second.
@@ -41,7 +44,7 @@ const RATES: [u32; 3] = [100, 500, 5000];
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Options {
-    /// Rows of W1, W2 and W3; the load with large payloads has a twentieth of them
+    /// Rows of W1, W2 and W3; those of large payloads are a twentieth, of scale a fifth
     #[arg(long, env = "ROWS", default_value_t = 1_000_000)]
     rows: u32,
     /// How often each is measured; medians are shown
@@ -75,6 +78,7 @@ enum Load {
     W2,
     W3,
     Large,
+    Scale,
     Latency,
     Idle,
     Start,
@@ -157,6 +161,9 @@ async fn run(options: &Options) -> Result<()> {
             results.insert(shape.name.to_owned(), bench.drain(shape).await?);
         }
     }
+    if bench.wants(Load::Scale) {
+        results.insert("scale".to_owned(), bench.scale().await?);
+    }
     if bench.wants(Load::Latency) {
         results.insert("latency".to_owned(), bench.latency().await?);
     }
@@ -224,6 +231,29 @@ impl Bench<'_> {
         let drained = Drained { load: shape.name, rows };
         println!("{}", drained.table());
         Ok(drained.json())
+    }
+
+    /// What more topics, partitions, other tables and relays cost.
+    async fn scale(&self) -> Result<Value> {
+        let rows = (self.options.rows / 5).next_multiple_of(backlog::KEYS);
+        let mut results = Vec::new();
+        for Build { name, binary } in &self.builds {
+            let mut scaled = Scaled { rows: Vec::new() };
+            for trial in TRIALS {
+                let mut backlog = trial.backlog(self.postgres, rows).await?;
+                let mut row = Row { name: trial.name.to_owned(), runs: Vec::new() };
+                for _ in 0..self.options.repetitions {
+                    let measured = trial.measure(&self.stage, &mut backlog, binary, rows).await?;
+                    eprintln!("  {}: {:.2} s", row.name, measured.seconds);
+                    row.runs.push(measured);
+                }
+                backlog.database.remove().await?;
+                scaled.rows.push(row);
+            }
+            println!("\n{name}, scale: 100 rows a transaction\n{}", scaled.table());
+            results.push(json!({ "relay": name, "trials": scaled.json() }));
+        }
+        Ok(Value::Array(results))
     }
 
     async fn latency(&self) -> Result<Value> {

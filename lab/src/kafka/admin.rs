@@ -41,6 +41,26 @@ impl Kafka {
         self.wait_for_partitions(name, partitions).await
     }
 
+    /// Creates many topics at once.
+    pub async fn create_topics(&self, names: &[String], partitions: i32) -> Result<()> {
+        let topics: Vec<NewTopic<'_>> = names
+            .iter()
+            .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(-1)))
+            .collect();
+        let results = self.admin()?.create_topics(&topics, &options()).await;
+        all_right(results).context("create topics")?;
+        // They are made in their order.
+        let last = names.last().context("no topic")?;
+        self.wait_for_partitions(last, partitions).await
+    }
+
+    /// Deletes many topics at once.
+    pub async fn delete_topics(&self, names: &[String]) -> Result<()> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let results = self.admin()?.delete_topics(&names, &options()).await;
+        all_right(results).context("delete topics")
+    }
+
     /// Deletes a topic and waits until no client sees it any more.
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let results = self.admin()?.delete_topics(&[name], &options()).await;
