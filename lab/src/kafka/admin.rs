@@ -1,5 +1,6 @@
 //! Topics of a broker. Each change is waited for until clients can see it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -49,9 +50,26 @@ impl Kafka {
             .collect();
         let results = self.admin()?.create_topics(&topics, &options()).await;
         all_right(results).context("create topics")?;
-        // They are made in their order.
-        let last = names.last().context("no topic")?;
-        self.wait_for_partitions(last, partitions).await
+        let partitions = usize::try_from(partitions)?;
+        eventually(TIMEOUT, "all topics to have leaders", async || {
+            let led = self.led_partitions().await.ok()?;
+            names.iter().all(|name| led.get(name) == Some(&partitions)).then_some(())
+        })
+        .await
+    }
+
+    /// How many partitions of each topic have a leader.
+    async fn led_partitions(&self) -> Result<HashMap<String, usize>> {
+        let bootstrap = self.bootstrap();
+        let fetched = tokio::task::spawn_blocking(move || -> Result<HashMap<String, usize>> {
+            let metadata = metadata_client(&bootstrap)?.fetch_metadata(None, REQUEST_TIMEOUT)?;
+            let led = |topic: &MetadataTopic| {
+                topic.partitions().iter().filter(|partition| partition.leader() >= 0).count()
+            };
+            let topics = metadata.topics().iter();
+            Ok(topics.map(|topic| (topic.name().to_owned(), led(topic))).collect())
+        });
+        fetched.await?
     }
 
     /// Deletes many topics at once.
