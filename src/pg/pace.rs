@@ -103,20 +103,20 @@ impl Bucket {
 }
 
 /// Where the stream comes from, as far as it matters for how to read it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) enum Socket {
     /// From another machine, or encrypted.
     #[default]
     Network,
     /// A Unix socket.
     Unix,
-    /// TCP on the same machine, with a receive buffer of so many bytes.
-    Loopback(usize),
+    /// TCP on the same machine.
+    Loopback(Window),
 }
 
 /// A receive buffer of fixed size, which is to be full whenever it is read.
 #[derive(Debug)]
-struct Window {
+pub(super) struct Window {
     /// A read that brought as much has found it full.
     full: usize,
     /// How long it takes to fill, as far as that is known.
@@ -125,7 +125,7 @@ struct Window {
 
 impl Window {
     /// Of a buffer that the kernel says is so large. A part of it is the kernel's own.
-    fn of(buffer: usize) -> Window {
+    pub(super) fn of(buffer: usize) -> Window {
         Window { full: buffer / 8 * 3, rest: REST_MAX / 2 }
     }
 
@@ -145,8 +145,6 @@ impl Window {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     socket: Socket,
-    /// If the receive buffer is one that is full when it is read.
-    window: Option<Window>,
     fast: Bucket,
     flood: Bucket,
     /// When something was last read, and how many bytes.
@@ -158,11 +156,7 @@ pub(super) struct Pace {
 impl Pace {
     /// Of a stream that comes from there.
     pub(super) fn new(socket: Socket) -> Pace {
-        let window = match socket {
-            Socket::Loopback(buffer) => Some(Window::of(buffer)),
-            Socket::Network | Socket::Unix => None,
-        };
-        Pace { socket, window, ..Pace::default() }
+        Pace { socket, ..Pace::default() }
     }
 
     /// So many bytes were read.
@@ -171,7 +165,9 @@ impl Pace {
         self.fast.fill(&FAST, passed, bytes);
         self.flood.fill(&FLOOD, passed, bytes);
         self.last = Some((now, bytes));
-        if let Some(window) = self.window.as_mut().filter(|_| self.flood.is_over(&FLOOD)) {
+        if let Socket::Loopback(window) = &mut self.socket
+            && self.flood.is_over(&FLOOD)
+        {
             window.read(bytes);
         }
         self.first.get_or_insert(now);
@@ -195,16 +191,14 @@ impl Pace {
     /// How long to let bytes gather before the next read, if at all.
     pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
         let (at, bytes) = self.last?;
-        let (period, much) = match self.socket {
-            Socket::Unix => (UNIX_PERIOD, UNIX_MUCH),
-            Socket::Network | Socket::Loopback(_) => (PERIOD, MUCH),
+        let fast = |much| self.fast.is_over(&FAST) && bytes < much;
+        let rest = match &self.socket {
+            Socket::Loopback(window) if self.flood.is_over(&FLOOD) => window.rest(bytes),
+            Socket::Unix if fast(UNIX_MUCH) => UNIX_PERIOD,
+            Socket::Network | Socket::Loopback(_) if fast(MUCH) => PERIOD,
+            _ => return None,
         };
-        let pause = match &self.window {
-            Some(window) if self.flood.is_over(&FLOOD) => window.rest(bytes),
-            _ if !self.fast.is_over(&FAST) || bytes >= much => return None,
-            _ => period,
-        };
-        let pause = pause.checked_sub(now.saturating_duration_since(at))?;
+        let pause = rest.checked_sub(now.saturating_duration_since(at))?;
         (!pause.is_zero()).then_some(pause)
     }
 }
@@ -277,7 +271,8 @@ mod tests {
     /// Reads what a sender has at this rate of a buffer of so many bytes, two thousand times.
     /// Returns how many of the second half of them found it full, and the bytes a second.
     fn read_window(bytes: usize, bytes_a_second: f64) -> (usize, f64) {
-        let (start, mut pace) = (Instant::now(), Pace::new(Socket::Loopback(2 * bytes)));
+        let (start, mut pace) =
+            (Instant::now(), Pace::new(Socket::Loopback(Window::of(2 * bytes))));
         let (mut now, mut sent, mut read, mut full) = (start, 0.0, 0.0, 0);
         for number in 0..2000 {
             // Something has to be done with what was read.

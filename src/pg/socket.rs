@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use super::conninfo::{Conninfo, Host, socket_path};
 use super::dialogue::Transport;
 use super::error::ConnectError;
-use super::pace::{Socket, WINDOW_BYTES};
+use super::pace::{Socket, WINDOW_BYTES, Window};
 use super::tls::{self, SslMode};
 
 /// One address of one server.
@@ -203,7 +203,7 @@ impl Stream {
             Stream::Unix(_) => Socket::Unix,
             Stream::Tcp(tcp) if tcp.peer_addr().is_ok_and(|it| it.ip().is_loopback()) => {
                 let buffer = SockRef::from(tcp).recv_buffer_size();
-                buffer.map_or(Socket::Network, Socket::Loopback)
+                buffer.map_or(Socket::Network, |bytes| Socket::Loopback(Window::of(bytes)))
             }
             Stream::Tcp(_) | Stream::Tls(_) => Socket::Network,
         }
