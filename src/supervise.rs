@@ -30,7 +30,7 @@ use crate::pg::conninfo::Conninfo;
 use crate::pg::session::{Opening, Session, open};
 use crate::pg::setup::Setup;
 use crate::pipe::Pipe;
-use crate::position::{Remembered, Source};
+use crate::position::{Gap, Remembered, Source};
 use crate::recall::{found, recall};
 use crate::registry::{Registry, RegistryError};
 use crate::relay::{Relay, SILENCE_MAX};
@@ -262,8 +262,10 @@ impl Supervisor {
             Ok(begun) => begun,
             Err(Refusal { gap, record }) => {
                 self.refuses = record.is_some();
-                // What they had to write stands in the refusal, and must not come behind it.
-                self.positions = None;
+                if matches!(gap, Gap::ServerBehind { .. }) {
+                    // What they had to write stands in the refusal, and must not come behind it.
+                    self.positions = None;
+                }
                 if let (Some(record), Some(topic), Some(producer)) =
                     (record, &self.positions_topic, &self.producer)
                 {
