@@ -85,20 +85,19 @@ impl Backlog {
         Ok(Backlog { database, client, copies: 0 })
     }
 
-    /// A table that is not published, and for each count a publication for each shard.
-    pub async fn shard(&self, counts: &[u32]) -> Result<()> {
+    /// A table that is not published, and so many publications, each with its share of the keys.
+    pub async fn shard(&self, count: u32) -> Result<()> {
         let sql = format!(
             "CREATE TABLE unpublished (id bigserial PRIMARY KEY, note text);
              ALTER TABLE outbox ADD COLUMN shard int
                  GENERATED ALWAYS AS (substr(aggregateid, 2)::int % {KEYS}) STORED"
         );
         self.client.batch_execute(&sql).await.context("make the table")?;
-        for (count, shard) in counts.iter().flat_map(|count| (0..*count).map(move |it| (count, it)))
-        {
+        for shard in (0..count).filter(|_| count > 1) {
             let sql = format!(
                 "CREATE PUBLICATION {} FOR TABLE outbox WHERE (shard % {count} = {shard})
                  WITH (publish = 'insert')",
-                publication(*count, shard)
+                publication(count, shard)
             );
             self.client.batch_execute(&sql).await.context("make a publication")?;
         }

@@ -17,9 +17,9 @@ use crate::report::Measured;
 
 /// As many as the goals of the relay are stated for.
 pub const PARTITIONS: i32 = 6;
-const START_MAX: Duration = Duration::from_secs(60);
+pub const START_MAX: Duration = Duration::from_secs(60);
 /// The longest time for any contender to get on.
-const STUCK: Duration = Duration::from_secs(300);
+pub const STUCK: Duration = Duration::from_secs(300);
 /// Between two looks at a process whose end is near.
 const LOOK: Duration = Duration::from_millis(5);
 

@@ -1,19 +1,16 @@
 //! How cost grows with topics, partitions, tables that are nobody's events, and relays.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lab::{Postgres, Relay, eventually};
 
 use crate::backlog::{Backlog, KEYS, Shape, TYPE, publication};
-use crate::drain::{Meter, Stage, Way, pace};
+use crate::drain::{Meter, START_MAX, STUCK, Stage, Way, pace};
 use crate::history;
 use crate::report::Measured;
 
-const START_MAX: Duration = Duration::from_secs(60);
-/// The longest time for all relays to get to the end.
-const STUCK: Duration = Duration::from_secs(300);
 /// Topics whose records are read and compared.
 const CHECKED: usize = 10;
 
@@ -53,8 +50,7 @@ impl Trial {
         // So that each key has as many.
         ensure!(rows.is_multiple_of(KEYS), "rows must be a multiple of {KEYS}");
         let backlog = Backlog::begin(postgres).await?;
-        let sharded: &[u32] = if self.relays > 1 { &[self.relays] } else { &[] };
-        backlog.shard(sharded).await?;
+        backlog.shard(self.relays).await?;
         let Trial { topics: types, unpublished, .. } = *self;
         backlog.write(Shape { types, unpublished, ..Shape::w2(rows) }).await?;
         Ok(backlog)
@@ -116,32 +112,38 @@ async fn drain(
         });
         walsenders.push(walsender.await.with_context(log)?);
     }
-    let begun = Instant::now();
     let pids: Option<Vec<u32>> = relays.iter().map(Relay::pid).collect();
     let broker = stage.kafka.pid().context("no broker")?;
     let mut meter = Meter::new([pids.context("a relay has ended")?, walsenders, vec![broker]]);
+    // The first has not waited for the last one to be seen.
+    let (begun, before) = (Instant::now(), sum(relays, "walrelay_events_total", 0.0).await);
     let mut done = 0.0;
     loop {
         // A look at a thousand topics is work for the relay.
-        tokio::time::sleep(pace(begun, done, rows.into())).await;
-        let (mut sent, mut in_flight) = (0.0, 0.0);
-        for relay in relays {
-            sent += relay.metric("walrelay_events_total").await.unwrap_or(0.0);
-            in_flight += relay.metric("walrelay_in_flight_records").await.unwrap_or(1.0);
-        }
+        tokio::time::sleep(pace(begun, done, f64::from(rows) - before)).await;
+        let sent = sum(relays, "walrelay_events_total", 0.0).await;
+        let in_flight = sum(relays, "walrelay_in_flight_records", f64::NAN).await;
         meter.look();
-        done = sent - in_flight;
+        done = sent - in_flight - before;
         if sent >= f64::from(rows) && in_flight == 0.0 {
             break;
         }
         ensure!(begun.elapsed() < STUCK, "{sent} of {rows} rows:\n{}", log());
     }
-    let (seconds, rows) = (begun.elapsed().as_secs_f64(), u64::from(rows));
-    let mut reads = 0.0;
-    for relay in relays {
-        reads += relay.metric("walrelay_stream_reads_total").await.unwrap_or(f64::NAN);
-    }
+    let seconds = begun.elapsed().as_secs_f64();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let rows = u64::from(rows) - before as u64;
+    let reads = sum(relays, "walrelay_stream_reads_total", f64::NAN).await;
     let [cpu, walsender, broker] = meter.used();
     let peak_bytes = meter.peak_bytes;
     Ok(Measured { seconds, rows, cpu, walsender, broker, peak_bytes, reads: Some(reads) })
+}
+
+/// A metric of all relays. A relay that has sent nothing has no count of it yet.
+async fn sum(relays: &[Relay], metric: &str, absent: f64) -> f64 {
+    let mut sum = 0.0;
+    for relay in relays {
+        sum += relay.metric(metric).await.unwrap_or(absent);
+    }
+    sum
 }
